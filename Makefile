@@ -1,0 +1,36 @@
+# make demo    set everything up, do the whole road on a built-in sample (about 5 minutes after installation, two cores)
+# make test    set everything up, run the tests
+# make lint    ruff
+# make clean   remove what the demo and the tests made; make distclean also removes the environment
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test lint clean distclean
+
+setup: $(VENV)/.ready
+
+# The marker is written last: an interrupted installation is done again.
+$(VENV)/.ready: requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here: install Python 3.11, or name one with make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: setup
+	$(BIN)/python -m src.demo
+
+test: setup
+	$(BIN)/python -m pytest tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf input/sample input/prepared/sample runs/demo folds/sample.csv submissions/sample.csv submissions/sample.png
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""The listener: the predict core on a microphone, and what only the listener needs."""

@@ -1,0 +1,160 @@
+"""Which species call in each five seconds of a recording.
+
+    python predict.py --model runs/b6 --test-csv input/birdsong-recognition/test.csv -o submissions/submission.csv
+    python predict.py --model runs/b6 RECORDING_OR_FOLDER... -o detections.csv
+
+--model is a bundle, a fold, a run (all its folds as an ensemble) or several. Files are read in blocks: a long one needs no
+more memory than a short one. Exit status 1 if any audio was missing, unreadable or cut short: its name and the reason are
+on stderr, and its rows are answered as far as they can be, else `nocall`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from src.errors import UserError, run_script
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "audio", type=Path, nargs="*", metavar="RECORDING_OR_FOLDER", help="audio files, or folders of them"
+    )
+    parser.add_argument(
+        "--model", type=Path, action="append", required=True, help="bundle, fold or run; repeat it for an ensemble"
+    )
+    parser.add_argument("--test-csv", type=Path, help="rows to answer: row_id, seconds (end of the window), audio_id")
+    parser.add_argument(
+        "--test-audio", type=Path, help="folder of their audio (default: test_audio beside the test.csv)"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="CSV to write (submissions/submission.csv or detections.csv)")
+    parser.add_argument(
+        "--threshold", type=float, help="probability from which a species counts (default: the bundle's)"
+    )
+    parser.add_argument(
+        "--overlap", type=float, help="seconds by which neighbouring windows overlap; a row averages them"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="of the network")
+    arguments = parser.parse_args(argv)
+    if bool(arguments.audio) == bool(arguments.test_csv):
+        parser.error("give either --test-csv or recordings")
+    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
+        parser.error("--threshold is a probability, from 0 to 1")
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Load the model, answer, and say what could not be answered."""
+    arguments = parse(argv)
+    from src import bundle, predictor
+
+    bundles = bundle.find(arguments.model)
+    core = predictor.Predictor(bundles, arguments.threads)
+    hop_seconds = hop_of(core.recipe, arguments.overlap)
+    threshold = core.threshold if arguments.threshold is None else arguments.threshold
+    if arguments.threshold is None and any(one.threshold_source == "default" for one in bundles):
+        print(f"threshold {threshold} was never fitted: run python evaluate.py on the run", file=sys.stderr)
+
+    if arguments.test_csv:
+        faults = answer_rows(arguments, core, threshold, hop_seconds)
+    else:
+        faults = answer_files(arguments, core, threshold, hop_seconds)
+    for name, reason in faults:
+        print(f"{name}: {reason}", file=sys.stderr)
+    return int(bool(faults))
+
+
+def hop_of(recipe, overlap: float | None) -> float:
+    """Seconds between the starts of neighbouring windows."""
+    if overlap is None:
+        return recipe.hop_seconds
+    if not 0 <= overlap < recipe.window_seconds:
+        raise UserError(f"--overlap must lie in [0, {recipe.window_seconds:g}), the window's seconds, not {overlap:g}")
+    return recipe.window_seconds - overlap
+
+
+def answer_rows(arguments: argparse.Namespace, core, threshold: float, hop_seconds: float) -> list[tuple[str, str]]:
+    """Write a submission for a test.csv: every row once, in its order. Returns (file, what was wrong) pairs."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from src import audio, competition, predictor, soundscape
+
+    rows = competition.read_rows(arguments.test_csv)
+    folder = arguments.test_audio or arguments.test_csv.parent / "test_audio"
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; the audio of {arguments.test_csv} is given with --test-audio FOLDER"
+        )
+    answers = {row_id: set() for row_id in rows.row_id}
+    faults = []
+    for audio_id, of_file in tqdm(rows.groupby("audio_id", sort=False), unit="file", desc="predicting"):
+        path = competition.find_audio(folder, audio_id)
+        if path is None:
+            faults.append((str(folder / audio_id), f"no such audio; its {len(of_file)} rows are answered nocall"))
+            continue
+        try:
+            prediction = predictor.predict_file(core, path, hop_seconds)
+        except audio.AudioError as error:
+            faults.append((str(path), f"{error}; its {len(of_file)} rows are answered nocall"))
+            continue
+        probabilities = soundscape.row_probabilities(prediction, of_file.end_seconds.to_numpy())
+        answers.update(zip(of_file.row_id, soundscape.decide(probabilities, core.labels, threshold)))
+        if prediction.fault:
+            faults.append((str(path), prediction.fault))
+        beyond = int(np.isnan(probabilities[:, 0]).sum())
+        if beyond:
+            faults.append((str(path), f"{beyond} rows lie beyond its {prediction.seconds:.1f} s; answered nocall"))
+
+    output = arguments.output or Path("submissions/submission.csv")
+    competition.write_submission(output, rows.row_id, (answers[row_id] for row_id in rows.row_id))
+    called = sum(bool(birds) for birds in answers.values())
+    print(f"{output}: {len(rows)} rows, {called} with birds, {len(rows) - called} nocall")
+    return faults
+
+
+def answer_files(arguments: argparse.Namespace, core, threshold: float, hop_seconds: float) -> list[tuple[str, str]]:
+    """Write the detections of recordings and folders. Returns (file, what was wrong) pairs."""
+    from tqdm import tqdm
+
+    from src import audio, outputs, predictor
+
+    tables, faults, seconds = [], [], 0.0
+    for path in tqdm(find_recordings(arguments.audio), unit="file", desc="predicting"):
+        try:
+            prediction = predictor.predict_file(core, path, hop_seconds)
+        except audio.AudioError as error:
+            faults.append((str(path), str(error)))
+            continue
+        if prediction.fault:
+            faults.append((str(path), prediction.fault))
+        seconds += prediction.seconds
+        tables.append(outputs.detections(str(path), prediction, core.labels, threshold))
+
+    output = arguments.output or Path("detections.csv")
+    number = outputs.write_detections(output, tables)
+    print(f"{output}: {number} detections in {len(tables)} files, {seconds / 60:.1f} minutes")
+    return faults
+
+
+def find_recordings(paths: list[Path]) -> list[Path]:
+    """The audio files given and those in the folders given, each once. Raises UserError if there are none."""
+    from src.competition import AUDIO_SUFFIXES
+
+    found = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+            if not inside:
+                raise UserError(f"{path}: holds no audio files ({', '.join(AUDIO_SUFFIXES)})")
+            found += inside
+        else:
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+if __name__ == "__main__":
+    run_script(main)

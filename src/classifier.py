@@ -1,0 +1,153 @@
+"""The network: log-mel spectrogram -> image -> backbone -> a logit for each species; and its export to LiteRT.
+
+model = build(recipe, labels)              # Keras: float32 (batch, mels, frames) in dB -> logits (batch, labels)
+listener = with_front_end(model, recipe)   # Keras: float32 (batch, samples) -> probabilities (batch, labels)
+export(listener, recipe, folder)           # folder/model.tflite
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from src import backbones
+from src.bundle import MODEL_FILE
+from src.errors import UserError
+from src.files import written_whole
+from src.recipe import Recipe
+from src.spectrogram import log_mel_graph
+
+
+@keras.saving.register_keras_serializable("birdcall")
+class Image(layers.Layer):
+    """Log-mel in dB -> grey image: float32 (batch, mels, frames) -> (batch, mels, frames, 1), values in [0, 1].
+
+    Each window is standardised by its own mean and deviation, so neither a microphone's gain nor a bird's distance
+    matters; from 2 deviations below the mean (black) to 4 above it (white). A window that is constant gives grey.
+    """
+
+    def call(self, db: tf.Tensor) -> tf.Tensor:
+        """See the class."""
+        mean = tf.reduce_mean(db, axis=[1, 2], keepdims=True)
+        centred = db - mean
+        deviation = tf.sqrt(tf.reduce_mean(tf.square(centred), axis=[1, 2], keepdims=True))
+        image = tf.clip_by_value((centred / (deviation + 1.0) + 2.0) / 6.0, 0.0, 1.0)
+        # reshape and not [..., None], which the converter turns into an op that LiteRT's built-in ones lack
+        return tf.reshape(image, [-1, db.shape[1], db.shape[2], 1])
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """(batch, mels, frames, 1)."""
+        return (*input_shape, 1)
+
+
+class FrontEnd(layers.Layer):
+    """Waveform -> log-mel in dB, by the recipe: float32 (batch, samples) -> (batch, mels, frames)."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(name="front_end")
+        self._recipe = recipe
+
+    def call(self, waveform: tf.Tensor) -> tf.Tensor:
+        """See the class."""
+        return tf.reshape(log_mel_graph(waveform, self._recipe), [-1, *self._recipe.image_shape])
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """(batch, mels, frames)."""
+        return (input_shape[0], *self._recipe.image_shape)
+
+
+def build(recipe: Recipe, labels: Sequence[str], weights: Path | None = None) -> keras.Model:
+    """The network of a recipe: float32 (batch, mels, frames) in dB -> logits, float32 (batch, labels).
+
+    weights: folder of a TF-Hub module to use instead of the registry's handle. Raises UserError if there are no weights
+    or the module's output is not (batch, features).
+    """
+    backbone = backbones.get(recipe.backbone)
+    db = keras.Input(recipe.image_shape, name="log_mel")
+    image = Image(name="image")(db)  # (batch, mels, frames, 1)
+    features = _tiny(image) if not backbone.handle else _hub(image, recipe, backbone, weights)  # (batch, features)
+    if len(features.shape) != 2:
+        raise UserError(
+            f"{recipe.backbone}: the module gives {features.shape}, not (batch, features): not a headless model"
+        )
+    features = layers.Dropout(recipe.dropout, seed=recipe.seed, name="dropout")(features)
+    # A bird is rare in a window: starting from that, the first epoch is not spent on learning it.
+    rare = keras.initializers.Constant(-np.log(max(len(labels) - 1, 1)))
+    logits = layers.Dense(len(labels), bias_initializer=rare, dtype="float32", name="head")(features)
+    return keras.Model(db, logits, name=recipe.backbone)
+
+
+def _hub(image: Any, recipe: Recipe, backbone: backbones.Backbone, weights: Path | None) -> Any:
+    height, width = recipe.image_size or (backbone.size, backbone.size)
+    low, high = backbone.input_range
+    pixels = image
+    if (height, width) != recipe.image_shape:
+        pixels = layers.Resizing(height, width, interpolation="bilinear", name="resize")(pixels)
+    pixels = layers.Concatenate(name="rgb")([pixels, pixels, pixels])  # (batch, height, width, 3)
+    if (low, high) != (0.0, 1.0):
+        pixels = layers.Rescaling(high - low, low, name="range")(pixels)
+    layer = backbones.HubLayer(backbones.load_module(backbone, weights), name="backbone", trainable=not recipe.freeze)
+    return layer(pixels)
+
+
+def _tiny(image: Any) -> Any:
+    """A small network of our own: separable convolutions that keep the frequency axis, then the best moment of the window.
+
+    Global pooling over frequency would make a call at 3 kHz equal to the same one at 6 kHz, so only time is pooled.
+    """
+
+    def block(x: Any, filters: int, strides: tuple[int, int]) -> Any:
+        x = layers.SeparableConv2D(filters, 3, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization(momentum=0.9)(x)
+        x = layers.ReLU()(x)
+        return layers.MaxPooling2D(strides, padding="same")(x)
+
+    x = layers.Conv2D(16, 5, strides=2, padding="same", use_bias=False)(image)  # (batch, mels / 2, frames / 2, 16)
+    x = layers.BatchNormalization(momentum=0.9)(x)
+    x = layers.ReLU()(x)
+    x = block(x, 32, (2, 2))  # (batch, mels / 4, frames / 4, 32)
+    x = block(x, 64, (2, 2))
+    x = block(x, 64, (2, 1))  # (batch, mels / 16, frames / 8, 64)
+    x = layers.Permute((2, 1, 3))(x)  # (batch, frames / 8, mels / 16, 64)
+    x = layers.Reshape((x.shape[1], x.shape[2] * x.shape[3]))(x)
+    x = layers.Dense(96, use_bias=False)(x)  # (batch, frames / 8, 96): all bands at one time
+    x = layers.BatchNormalization(momentum=0.9)(x)
+    x = layers.ReLU()(x)
+    x = layers.Conv1D(96, 9, padding="same", activation="relu")(x)  # rhythm: 9 steps are 1.2 s
+    best = layers.GlobalMaxPooling1D()(x)
+    mean = layers.GlobalAveragePooling1D()(x)
+    return layers.Concatenate()([best, mean])  # (batch, 192)
+
+
+def with_front_end(model: keras.Model, recipe: Recipe) -> keras.Model:
+    """The network as it goes to the field: waveform, float32 (batch, samples), unit scale -> probabilities (batch, labels)."""
+    waveform = keras.Input((recipe.window_samples,), name="waveform")
+    logits = model(FrontEnd(recipe)(waveform))
+    return keras.Model(waveform, layers.Activation("sigmoid", name="probabilities")(logits))
+
+
+def export(listener: keras.Model, folder: Path) -> Path:
+    """Write `folder`/model.tflite, float32, built-in ops only; the batch may have any size. Returns its path."""
+    saved = folder / ".saved_model"
+    shutil.rmtree(saved, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / MODEL_FILE
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        # By way of a SavedModel: from_keras_model and from_concrete_functions lose a Keras 3 model's weights in silence.
+        listener.export(str(saved), verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
+        content = converter.convert()
+    finally:
+        shutil.rmtree(saved, ignore_errors=True)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
+    return path

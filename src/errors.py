@@ -1,0 +1,27 @@
+"""What a user did or met that a sentence can mend, and how a script ends on it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Callable
+
+
+class UserError(Exception):
+    """A mistake or a fault outside the program. Its text is one sentence that names the file and the fix."""
+
+
+def run_script(main: Callable[[], int]) -> None:
+    """Run a script's main and exit with its status: 1 and one line for a UserError, 130 for Ctrl-C, no traceback for either."""
+    try:
+        status = main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written was kept; run the same command again to go on", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        # The reader of our standard output (head, less) has gone: not an error of ours.
+        sys.stderr.close()
+        status = 0
+    sys.exit(status)

@@ -1,0 +1,105 @@
+"""Figures, as PNG: what a threshold does, and a soundscape with what is true and what was answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from src.audio import AudioFile, file_windows
+from src.evaluation import Evaluation
+from src.files import written_whole
+from src.metrics import THRESHOLDS, clip_row_f1, soundscape_weights
+from src.recipe import Recipe
+from src.runs import OutOfFold
+from src.spectrogram import log_mel
+
+COLOURS = {"right": "#2a9d8f", "missed": "#e9c46a", "false": "#e76f51"}
+
+
+def evaluation(path: Path, oof: OutOfFold, found: Evaluation, nocall_share: float) -> None:
+    """Row F1 over thresholds, and the share of windows recognised for each species."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4 + 0.12 * len(oof.labels)), layout="constrained")
+    weights = soundscape_weights(oof.primary, nocall_share)
+    scores = [
+        np.average(clip_row_f1(oof.probabilities, oof.primary, oof.secondary, t), weights=weights) for t in THRESHOLDS
+    ]
+    left.plot(THRESHOLDS, scores, color="#264653", label="out-of-fold windows")
+    left.axhline(found.scores["row_f1_all_nocall"], color="grey", linestyle=":", label="all nocall")
+    left.axvline(found.threshold, color=COLOURS["false"], label=f"threshold {found.threshold:.2f}")
+    left.set(xlabel="threshold (probability)", ylabel="row F1", ylim=(0, 1), title="Row F1 over thresholds")
+    left.legend()
+    table = found.per_species.sort_values("window_accuracy", na_position="first")
+    right.barh(table.ebird_code, table.window_accuracy.fillna(0), color=COLOURS["right"])
+    for place, windows in enumerate(table.windows):
+        right.text(0.01, place, f"{windows} windows", va="center", fontsize=7)
+    right.set(xlabel="share of windows whose likeliest species is the labelled one", xlim=(0, 1), title="Species")
+    right.tick_params(axis="y", labelsize=8)
+    _save(figure, path)
+
+
+def soundscape(
+    path: Path,
+    recording: Path,
+    recipe: Recipe,
+    labels: Sequence[str],
+    true: Sequence[set[str]],
+    answered: Sequence[set[str]],
+    row_seconds: float = 5.0,
+) -> None:
+    """A recording's spectrogram, and below it for each row which species are true and which were answered."""
+    with AudioFile(recording) as audio:
+        images = [log_mel(window.samples[0], recipe)[:, :-1] for window in file_windows(audio, recipe)]
+    image = np.concatenate(images, axis=1)  # (mels, frames of all windows)
+    seconds = len(images) * recipe.window_seconds
+    shown = [code for code in labels if any(code in row for row in (*true, *answered))]
+    figure, (top, bottom) = plt.subplots(
+        2,
+        1,
+        figsize=(14, 4.2 + 0.28 * len(shown)),
+        sharex=True,
+        height_ratios=(3, 0.4 + 0.28 * len(shown)),
+        layout="constrained",
+    )
+    low, high = np.percentile(image, [5, 99.7])
+    top.imshow(
+        image, origin="lower", aspect="auto", extent=(0, seconds, 0, recipe.n_mels), vmin=low, vmax=high, cmap="magma"
+    )
+    ticks = np.linspace(0, recipe.n_mels, 5)
+    top.set_yticks(ticks, [f"{_mel_to_hz(tick, recipe) / 1000:.1f}" for tick in ticks])
+    top.set(ylabel="kHz (mel scale)", title=recording.name)
+    for row, (true_row, answered_row) in enumerate(zip(true, answered)):
+        for place, code in enumerate(shown):
+            if code in true_row or code in answered_row:
+                kind = (
+                    "right" if code in true_row and code in answered_row else "missed" if code in true_row else "false"
+                )
+                bottom.barh(place, row_seconds * 0.96, left=row * row_seconds, color=COLOURS[kind], height=0.8)
+    for kind, colour in COLOURS.items():
+        bottom.barh(
+            0, 0, color=colour, label={"right": "true and answered", "missed": "missed", "false": "false"}[kind]
+        )
+    bottom.set_yticks(range(len(shown)), shown)
+    bottom.set(xlabel="seconds", ylim=(-0.6, len(shown) - 0.4), xlim=(0, seconds))
+    bottom.set_xticks(np.arange(0, seconds + 1, row_seconds), minor=True)
+    bottom.grid(axis="x", which="both", alpha=0.3)
+    bottom.legend(loc="upper right", fontsize=8, ncols=3)
+    _save(figure, path)
+
+
+def _mel_to_hz(band: float, recipe: Recipe) -> float:
+    import librosa
+
+    low, high = librosa.hz_to_mel([recipe.fmin_hz, recipe.fmax_hz])
+    return float(librosa.mel_to_hz(low + (high - low) * band / recipe.n_mels))
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=90)
+    plt.close(figure)

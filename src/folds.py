@@ -1,0 +1,154 @@
+"""Who is in which fold: stratified by species, grouped by source, written once; and the check that nothing leaks.
+
+A source is one person on one day: same bird, same microphone, same rain. A model that is validated on a source it was
+trained on looks twice as good as it is. `folds.csv` (filename, ebird_code, source, fold) is the one truth about folds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from sklearn.model_selection import StratifiedGroupKFold
+
+from src.audio import AudioError, AudioFile
+from src.competition import NOCALL, read_table
+from src.errors import UserError
+from src.files import written_whole
+
+log = logging.getLogger(__name__)
+COLUMNS = ["filename", "ebird_code", "source", "fold"]
+
+
+def make_folds(recordings: pd.DataFrame, n_folds: int = 5, seed: int = 0, jobs: int = 1) -> pd.DataFrame:
+    """Assign each recording to a fold: columns filename, ebird_code, source, fold (0 .. n_folds - 1).
+
+    recordings: columns filename, path, ebird_code, source. Recordings that hold the same audio under two names are made
+    one source, and so are the sources they come from. Raises UserError if there are fewer sources than folds.
+    """
+    source = merge_sources(recordings, jobs)
+    if source.nunique() < n_folds:
+        raise UserError(
+            f"{source.nunique()} sources cannot fill {n_folds} folds; use --n-folds {max(2, source.nunique())}"
+        )
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    fold = np.full(len(recordings), -1)
+    # Every fold's score counts the same, so what matters is that each species is spread over folds as its sources allow.
+    for number, (_, held_out) in enumerate(splitter.split(recordings, recordings.ebird_code, source)):
+        fold[held_out] = number
+    return pd.DataFrame(
+        {"filename": recordings.filename, "ebird_code": recordings.ebird_code, "source": source, "fold": fold}
+    )
+
+
+def merge_sources(recordings: pd.DataFrame, jobs: int = 1) -> pd.Series:
+    """`recordings.source`, with the sources of recordings that hold the same audio made one (named after the first)."""
+    root = {source: source for source in recordings.source}
+
+    def find(source: str) -> str:
+        while root[source] != source:
+            source = root[source]
+        return source
+
+    source_of = dict(zip(recordings.filename, recordings.source))
+    for names in duplicates(recordings, jobs):
+        first, *others = sorted({find(source_of[name]) for name in names})
+        for other in others:
+            root[other] = first
+        log.info("same audio, taken as one source: %s", ", ".join(names))
+    return recordings.source.map(find)
+
+
+def duplicates(recordings: pd.DataFrame, jobs: int = 1) -> list[list[str]]:
+    """Groups of file names that hold exactly the same audio, whatever their tags.
+
+    Only files whose headers agree in length, rate and channels are decoded and compared.
+    """
+    alike = defaultdict(list)
+    for filename, path in zip(recordings.filename, recordings.path):
+        try:
+            with AudioFile(Path(path)) as audio:
+                alike[audio.frames_promised, audio.sample_rate, audio.channels].append((filename, path))
+        except AudioError:
+            continue  # cannot be read: preparation names it
+    candidates = [file for group in alike.values() if len(group) > 1 for file in group]
+    digests = Parallel(n_jobs=jobs)(delayed(_audio_digest)(path) for _, path in candidates)
+    same = defaultdict(list)
+    for (filename, _), digest in zip(candidates, digests):
+        if digest:
+            same[digest].append(filename)
+    return sorted(sorted(names) for names in same.values() if len(names) > 1)
+
+
+def _audio_digest(path: str) -> str:
+    digest = hashlib.sha256()
+    try:
+        with AudioFile(Path(path)) as audio:
+            for block in audio.blocks():
+                digest.update(block.tobytes())
+    except AudioError:
+        return ""
+    return digest.hexdigest()
+
+
+def few_sources(folds: pd.DataFrame) -> dict[str, int]:
+    """Species that have fewer sources than there are folds, with their number: some fold cannot validate them."""
+    sources = folds[folds.ebird_code != NOCALL].groupby("ebird_code").source.nunique()
+    return sources[sources < folds.fold.nunique()].to_dict()
+
+
+def write_folds(path: Path, folds: pd.DataFrame) -> None:
+    """Write folds.csv, whole or not at all."""
+    with written_whole(path) as temporary:
+        folds[COLUMNS].to_csv(temporary, index=False)
+
+
+def read_folds(path: Path) -> pd.DataFrame:
+    """Read folds.csv. Raises UserError if it is absent or broken, with the fix."""
+    if not path.is_file():
+        raise UserError(f"{path}: not there; prepare.py writes it")
+    table = read_table(path, COLUMNS)
+    if not table.fold.str.fullmatch(r"\d+").all() or table.filename.duplicated().any():
+        raise UserError(
+            f"{path}: each file needs one row with a fold number; write it anew with prepare.py --new-folds"
+        )
+    return table[COLUMNS].astype({"fold": int})
+
+
+def match_folds(recordings: pd.DataFrame, folds: pd.DataFrame, path: Path) -> None:
+    """Raise UserError if folds.csv does not name exactly these recordings with these labels."""
+    listed = dict(zip(folds.filename, folds.ebird_code))
+    actual = dict(zip(recordings.filename, recordings.ebird_code))
+    differing = sorted(name for name in {*listed, *actual} if listed.get(name) != actual.get(name))
+    if differing:
+        raise UserError(
+            f"{path} is about other recordings: {len(differing)} differ, {', '.join(differing[:3])} among them; "
+            "keep one file a data set with --folds FILE, or write it anew with --new-folds"
+        )
+
+
+def check_no_leak(windows: pd.DataFrame) -> None:
+    """Raise UserError, naming them, if anything derived from one source is in two folds or on both sides of a split.
+
+    windows: one row for each window, channel and augmented copy that training or validation is about to see, with columns
+        filename, source, fold, transform ("" for an original) and side ("train" or "validation")
+    """
+    for what in ("source", "filename"):
+        for where in ("fold", "side"):
+            places = windows.groupby(what)[where].nunique()
+            leaking = places.index[places > 1].tolist()
+            if leaking:
+                raise UserError(
+                    f"leak: windows of {what} {', '.join(map(str, leaking[:5]))} are in more than one {where}"
+                )
+    unlisted = windows.filename[windows.fold.isna() | windows.source.isna()].unique()
+    if len(unlisted):
+        raise UserError(f"leak check: {', '.join(unlisted[:5])} are in no fold")
+    augmented = windows.filename[(windows.side == "validation") & (windows["transform"] != "")].unique()
+    if len(augmented):
+        raise UserError(f"leak: augmented copies of {', '.join(augmented[:5])} are in the validation set")

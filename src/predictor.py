@@ -1,0 +1,122 @@
+"""The predict core: a bundle and audio in, probabilities per window out. LiteRT only; no TensorFlow import.
+
+    predictor = Predictor(bundle.find([Path("runs/b6")]))
+    predictor.probabilities(windows)                     # float32 [windows, labels]
+    prediction = predict_file(predictor, Path("dawn.flac"))
+    prediction.start_seconds, prediction.probabilities   # [windows], [windows, labels]
+
+evaluate.py, predict.py and edge/listen.py all ask this module. Several bundles are an ensemble: the mean of their
+probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from src.audio import BLOCK_SECONDS, AudioFile, file_windows
+from src.bundle import Bundle
+from src.errors import UserError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A file's answer.
+
+    start_seconds: float64 array [windows]
+    probabilities: float32 array [windows, labels], in [0, 1]
+    window_seconds: length of each window
+    seconds: audio that was read
+    fault: "" or what was wrong with the file, though it could be read in part
+    """
+
+    start_seconds: np.ndarray
+    probabilities: np.ndarray
+    window_seconds: float
+    seconds: float
+    fault: str
+
+
+class Predictor:
+    """One or more bundles that answer for the same audio.
+
+    labels: ebird codes in the order of the columns; threshold: the mean of the bundles'; recipe: what the audio must be
+    """
+
+    def __init__(self, bundles: Sequence[Bundle], threads: int = 1) -> None:
+        first = bundles[0].recipe
+        for bundle in bundles[1:]:
+            differing = [
+                name
+                for name in ("sample_rate", "window_seconds", "hop_seconds", "highpass_hz")
+                if getattr(bundle.recipe, name) != getattr(first, name)
+            ]
+            if differing:
+                names = ", ".join(differing)
+                raise UserError(
+                    f"{bundle.folder} and {bundles[0].folder} hear different audio ({names}): not one ensemble"
+                )
+        self.labels = bundles[0].labels
+        self.recipe = first
+        self.name = "+".join(dict.fromkeys(bundle.name for bundle in bundles))
+        self.threshold = float(np.mean([bundle.threshold for bundle in bundles]))
+        self._models = [_Model(bundle, threads) for bundle in bundles]
+
+    def probabilities(self, windows: np.ndarray) -> np.ndarray:
+        """Answer for windows: float32 array [windows, window_samples], unit scale -> float32 array [windows, labels].
+
+        Each window is answered alone, so no answer depends on what else is asked. Raises ValueError on another shape.
+        """
+        if windows.ndim != 2 or windows.shape[1] != self.recipe.window_samples:
+            raise ValueError(f"windows must be [n, {self.recipe.window_samples}], not {list(windows.shape)}")
+        answers = np.empty((len(self._models), len(windows), len(self.labels)), np.float32)
+        for row, model in enumerate(self._models):
+            for column, window in enumerate(windows):
+                answers[row, column] = model.run(window)
+        return answers.mean(axis=0)
+
+
+class _Model:
+    """One LiteRT graph, one window at a time."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        try:
+            self._interpreter = Interpreter(model_path=str(bundle.model_path), num_threads=threads)
+            self._input = self._interpreter.get_input_details()[0]["index"]
+            self._interpreter.resize_tensor_input(self._input, [1, bundle.recipe.window_samples])
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{bundle.model_path}: LiteRT cannot load it ({error})") from error
+        output = self._interpreter.get_output_details()[0]
+        self._output = output["index"]
+        if output["shape"][-1] != len(bundle.labels):
+            raise UserError(f"{bundle.model_path}: gives {output['shape'][-1]} outputs for {len(bundle.labels)} labels")
+
+    def run(self, window: np.ndarray) -> np.ndarray:
+        self._interpreter.set_tensor(self._input, window[None].astype(np.float32, copy=False))
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output)[0]
+
+
+def predict_file(
+    predictor: Predictor,
+    path: Path,
+    hop_seconds: float | None = None,
+    block_seconds: float = BLOCK_SECONDS,
+) -> Prediction:
+    """Answer for each window of a file, which is read in blocks and never held whole. Stereo is answered as its mean.
+
+    Raises AudioError if nothing of the file can be read.
+    """
+    starts, answers = [], []
+    with AudioFile(path) as audio:
+        for window in file_windows(audio, predictor.recipe, "mono", hop_seconds, block_seconds):
+            starts.append(window.start_seconds)
+            answers.append(predictor.probabilities(window.samples)[0])  # (1, samples) -> (labels,)
+        return Prediction(
+            np.array(starts), np.array(answers), predictor.recipe.window_seconds, audio.seconds_read, audio.fault
+        )

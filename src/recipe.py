@@ -1,0 +1,181 @@
+"""Every number that shapes a model, in one frozen dataclass that is saved with each run and travels in each bundle.
+
+    recipe = preset("default")                    # 32 kHz, windows of 5 s
+    recipe = preset("study2020", copies=2)        # the original study's, with one field changed
+    recipe.window_samples, recipe.image_shape     # (160000, (128, 313)) for the default
+
+Nothing that reads audio or builds a network has numbers of its own: it is given a recipe, or fields of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+
+from src.errors import UserError
+
+TRANSFORMS = ("shift", "pitch", "stretch", "noise")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of a run. Fields up to `augment_seed` shape the prepared windows and name their folder (`prepared_id`)."""
+
+    name: str = "default"
+
+    # Audio.
+    sample_rate: int = 32000  # Hz
+    channels: str = "mono"  # "mono": the mean of the channels; "split": each channel is a clip of its own
+    highpass_hz: float = 0.0  # 0: none
+    window_seconds: float = 5.0
+    hop_seconds: float = 5.0
+    min_tail_seconds: float = 1.0  # a last window with less audio than this is dropped, unless it is the only one
+
+    # Log-mel spectrogram, in dB of mel power; librosa's Slaney mel filters, frames centred, zeros at the edges.
+    n_fft: int = 2048  # samples
+    hop_length: int = 512  # samples
+    n_mels: int = 128
+    fmin_hz: float = 150.0
+    fmax_hz: float = 15000.0
+    floor_db: float = -80.0
+    range_db: float = 120.0  # values lie in [floor_db, floor_db + range_db]
+
+    # Offline augmentation: for each entry `copies` copies of every window; "shift+noise" applies two to one copy.
+    augment: tuple[str, ...] = ()
+    copies: int = 1
+    shift_seconds: float = 0.5
+    pitch_semitones: float = 2.0
+    stretch_fraction: float = 0.2
+    noise_amplitude: float = 0.015  # standard deviation, of a waveform in [-1, 1]
+    augment_seed: int = 0
+
+    # On-line augmentation, in mel power, on training batches only.
+    background_probability: float = 0.7  # of mixing a nocall window in, where there are any
+    background_snr_db: tuple[float, float] = (-3.0, 20.0)
+    mixup_probability: float = 0.5  # of adding a second window; the labels become their union
+    mixup_gain_db: float = 6.0  # the second window is louder or softer by at most this much
+    gain_db: float = 6.0
+    high_loss_db: float = 20.0  # at most this much less at fmax_hz than at half way up the mel scale
+    mask_probability: float = 0.5
+    mask_frames: float = 0.1  # greatest share of the frames under a time mask
+    mask_mels: float = 0.1  # greatest share of the mel bands under a frequency mask
+    roll: bool = True  # circular shift in time
+
+    # Network and training.
+    backbone: str = "tiny"
+    image_size: tuple[int, int] | None = None  # (height, width) of the backbone's input; None: the registry's
+    freeze: bool = False
+    dropout: float = 0.3
+    secondary_target: float = 0.5  # training target of a species named in secondary_labels
+    label_smoothing: float = 0.0
+    optimizer: str = "adam"  # or "rmsprop"
+    learning_rate: float = 1e-3
+    warmup_epochs: float = 1.0
+    epochs: int = 30
+    steps_per_epoch: int = 0  # 0: all training windows once
+    batch_size: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise UserError that names the field and its value where a number makes no sense."""
+        positive = (
+            "sample_rate",
+            "window_seconds",
+            "hop_seconds",
+            "n_fft",
+            "hop_length",
+            "n_mels",
+            "range_db",
+            "copies",
+        )
+        positive += ("epochs", "batch_size", "learning_rate")
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise UserError(f"recipe: {name} must be above 0, not {getattr(self, name)}")
+        if not 0 <= self.fmin_hz < self.fmax_hz <= self.sample_rate / 2:
+            raise UserError(
+                f"recipe: mel bands need 0 <= fmin_hz < fmax_hz <= {self.sample_rate / 2:g} (half the sample rate), "
+                f"not {self.fmin_hz:g} and {self.fmax_hz:g}"
+            )
+        if not 0 <= self.highpass_hz < self.sample_rate / 2:
+            raise UserError(f"recipe: highpass_hz must lie in [0, {self.sample_rate / 2:g}), not {self.highpass_hz:g}")
+        if self.hop_seconds > self.window_seconds:
+            raise UserError(
+                f"recipe: hop_seconds {self.hop_seconds:g} leaves audio between windows of {self.window_seconds:g} s"
+            )
+        if self.channels not in ("mono", "split"):
+            raise UserError(f"recipe: channels must be mono or split, not {self.channels!r}")
+        if self.optimizer not in ("adam", "rmsprop"):
+            raise UserError(f"recipe: optimizer must be adam or rmsprop, not {self.optimizer!r}")
+        if self.steps_per_epoch < 0:
+            raise UserError(f"recipe: steps_per_epoch must be 0 (all windows) or more, not {self.steps_per_epoch}")
+        for entry in self.augment:
+            for transform in entry.split("+"):
+                if transform not in TRANSFORMS:
+                    raise UserError(f"recipe: augmentation {entry!r} is not made of {', '.join(TRANSFORMS)}")
+
+    @property
+    def window_samples(self) -> int:
+        """Length of a window in samples at `sample_rate`."""
+        return round(self.window_seconds * self.sample_rate)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(mels, frames) of one window's log-mel spectrogram."""
+        return self.n_mels, 1 + self.window_samples // self.hop_length
+
+    @property
+    def prepared_id(self) -> str:
+        """Name of the folder of windows prepared by this recipe: two recipes share it only if their windows are equal."""
+        names = [field.name for field in fields(self)]
+        shaping = {name: getattr(self, name) for name in names[1 : names.index("augment_seed") + 1]}
+        digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+        return f"{self.name}-{digest[:8]}"
+
+    def to_dict(self) -> dict:
+        """As plain values for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict) -> Recipe:
+        """The inverse of `to_dict`. Raises UserError for a field this version does not know."""
+        known = {field.name for field in fields(Recipe)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise UserError(f"recipe: unknown fields {', '.join(unknown)}: written by another version of this software")
+        return Recipe(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+PRESETS = {
+    "default": Recipe(),
+    # What the original course project did: 22.05 kHz, everything below 1400 Hz removed, stereo split into two clips,
+    # windows of 10 s every 5 s as images of 224 by 625, each of the four offline augmentations alone.
+    "study2020": Recipe(
+        name="study2020",
+        sample_rate=22050,
+        channels="split",
+        highpass_hz=1400.0,
+        window_seconds=10.0,
+        hop_seconds=5.0,
+        n_fft=4096,
+        hop_length=353,
+        n_mels=224,
+        fmin_hz=1400.0,
+        fmax_hz=11025.0,
+        augment=TRANSFORMS,
+        background_probability=0.0,
+        mixup_probability=0.0,
+        gain_db=0.0,
+        high_loss_db=0.0,
+        mask_probability=0.0,
+        roll=False,
+    ),
+}
+
+
+def preset(name: str, **changes: object) -> Recipe:
+    """The preset called `name` with some fields changed; a change of None leaves the preset's value."""
+    if name not in PRESETS:
+        raise UserError(f"no recipe is called {name!r}; there are {', '.join(PRESETS)}")
+    return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})

@@ -1,0 +1,45 @@
+"""From probabilities of windows to answers for rows.
+
+answered = row_probabilities(prediction, end_seconds)     # float32 [rows, labels]; NaN where there is no audio
+birds = decide(answered, labels, threshold)               # a set of codes a row; empty: nocall
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from src.predictor import Prediction
+
+ROW_SECONDS = 5.0
+
+
+def row_probabilities(prediction: Prediction, end_seconds: np.ndarray, row_seconds: float = ROW_SECONDS) -> np.ndarray:
+    """Answer rows that end at `end_seconds` (float array [rows]; NaN: the row stands for the whole file).
+
+    A row takes the mean of the windows that cover it whole; if none does, the mean of those that touch it, by how much.
+    A whole file takes each species' greatest probability. A row beyond the audio is NaN. Returns float32 [rows, labels].
+    """
+    starts = prediction.start_seconds
+    ends = starts + prediction.window_seconds
+    answers = np.full((len(end_seconds), prediction.probabilities.shape[1]), np.nan, np.float32)
+    for row, end in enumerate(end_seconds):
+        if np.isnan(end):
+            answers[row] = prediction.probabilities.max(axis=0)
+            continue
+        first = max(end - row_seconds, 0.0)
+        if first >= prediction.seconds:
+            continue
+        overlap = np.minimum(ends, end) - np.maximum(starts, first)  # seconds, (windows,)
+        # A hundredth of a second: starts and ends are sums of floats.
+        covering = overlap >= end - first - 0.01
+        weights = covering if covering.any() else np.maximum(overlap, 0.0)
+        if weights.any():
+            answers[row] = np.average(prediction.probabilities, axis=0, weights=weights)
+    return answers
+
+
+def decide(probabilities: np.ndarray, labels: Sequence[str], threshold: float) -> list[set[str]]:
+    """The species of each row whose probability reaches the threshold; none for a row that is NaN."""
+    return [{labels[column] for column in np.flatnonzero(row >= threshold)} for row in probabilities]

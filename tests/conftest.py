@@ -1,0 +1,160 @@
+"""What several tests need: the project's real audio, a bundle that hears tones, and a microphone without hardware.
+
+Where a machine lacks one of these, its tests are skipped with the reason; in CI (CI=true) they fail instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src import bundle
+from src.bundle import Bundle
+from src.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+TONES_HZ = {"low": 600.0, "mid": 2500.0, "high": 8000.0}
+
+
+def lacking(reason: str) -> None:
+    """Skip the test, or fail it in CI, where nothing may be skipped unseen."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}; CI must have it")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real recordings: $BIRDCALL_DATA, or shared/data beside the repository."""
+    folder = Path(os.environ.get("BIRDCALL_DATA") or ROOT / "../shared/data").resolve()
+    if not folder.is_dir():
+        lacking(f"no real recordings at {folder} (set BIRDCALL_DATA)")
+    return folder
+
+
+def tone(seconds: float, sample_rate: int, *names: str, amplitude: float = 0.3) -> np.ndarray:
+    """The sum of the named tones of TONES_HZ, or silence: float32 [samples]."""
+    time_s = np.arange(round(seconds * sample_rate)) / sample_rate
+    parts = [amplitude * np.sin(2 * np.pi * TONES_HZ[name] * time_s) for name in names]
+    return np.sum([0 * time_s, *parts], axis=0).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tone_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A real bundle that needs no training: a species for each third of the mel scale, with a tone of TONES_HZ in it.
+
+    The probability is a sigmoid of the loudest mel band of the third, in dB, averaged over the window: above 0.99 for a
+    `tone` that fills the window, above 0.5 for one that fills 40 % of it, below 0.05 for silence. Windows are of 5 s every
+    5 s, at 32 kHz and with a high-pass. Shared by all tests: copy its folder before you change anything in it.
+    """
+    import tensorflow as tf
+
+    from src.predictor import Predictor
+    from src.spectrogram import log_mel_graph
+
+    recipe = Recipe(name="tones", highpass_hz=150.0)
+    edges = np.linspace(0, recipe.n_mels, len(TONES_HZ) + 1).astype(int)
+
+    class ToneModel(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, recipe.window_samples], tf.float32)])
+        def __call__(self, waveform: tf.Tensor) -> tf.Tensor:
+            db = log_mel_graph(waveform, recipe)  # (batch, mels, frames)
+            thirds = [tf.reduce_max(db[:, low:high], axis=1) for low, high in zip(edges, edges[1:])]
+            level = tf.reduce_mean(tf.stack(thirds, axis=1), axis=2)  # (batch, labels)
+            return tf.sigmoid((level + 40.0) / 10.0)
+
+    model = ToneModel()
+    folder = tmp_path_factory.mktemp("tones") / "fold0" / "bundle"
+    saved = tmp_path_factory.mktemp("saved")
+    tf.saved_model.save(model, str(saved))
+    folder.mkdir(parents=True)
+    (folder / "model.tflite").write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
+    written = bundle.write(folder, "tones", tuple(TONES_HZ), recipe, {"tensorflow": tf.__version__})
+
+    noise = np.random.default_rng(0).normal(0, 0.001, (2, recipe.window_samples)).astype(np.float32)
+    exported = Predictor([written]).probabilities(noise)
+    assert 0.1 < exported.mean() < 0.9, "noise must not saturate the model, or the comparison says nothing"
+    np.testing.assert_allclose(exported, model(noise).numpy(), atol=1e-4)
+    return written
+
+
+class VirtualMicrophone:
+    """A PulseAudio server of its own whose sink is the microphone: what is played into it is what is heard."""
+
+    device = "pulse"  # the name by which PortAudio lists it
+
+    def __init__(self, folder: Path) -> None:
+        folder.chmod(0o700)
+        (folder / "pulse").mkdir(mode=0o700)
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PULSE_")},
+            "HOME": str(folder),
+            "XDG_RUNTIME_DIR": str(folder),
+            "PULSE_RUNTIME_PATH": str(folder / "pulse"),
+            "PULSE_SERVER": f"unix:{folder}/pulse/native",
+            "PULSE_SOURCE": "birdmic",
+            "PULSE_LATENCY_MSEC": "30",
+        }
+        command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "-L", "module-native-protocol-unix"]
+        command += ["-L", "module-null-sink sink_name=birdsink rate=32000 channels=1 format=s16le"]
+        command += ["-L", "module-remap-source master=birdsink.monitor source_name=birdmic"]
+        self._players: list[subprocess.Popen] = []
+        with open(folder / "log", "wb") as log:
+            self._server = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
+        deadline = time.monotonic() + 10
+        while subprocess.run(["pactl", "info"], env=self.env, capture_output=True).returncode:
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                pytest.fail(f"pulseaudio does not start: {(folder / 'log').read_text()}")
+            time.sleep(0.1)
+
+    def play(self, path: Path) -> subprocess.Popen:
+        """Begin to play a sound file that libsndfile reads, once; wait() on what is returned waits for its end."""
+        player = subprocess.Popen(["paplay", "--device=birdsink", str(path)], env=self.env)
+        self._players.append(player)
+        return player
+
+    def kill(self) -> None:
+        """End the server at once, as when it crashes or a microphone is pulled out."""
+        self._server.kill()
+        self._server.wait()
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """The server is there and answers nothing."""
+        self._server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._server.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End the players and the server."""
+        for process in [*self._players, self._server]:
+            process.terminate()
+            process.wait()
+
+
+@pytest.fixture
+def virtual_microphone() -> Iterator[VirtualMicrophone]:
+    """A microphone without hardware; give its `env` to the process that is to hear it."""
+    for program in ("pulseaudio", "pactl", "paplay"):
+        if shutil.which(program) is None:
+            lacking(f"no {program} (apt-get install pulseaudio pulseaudio-utils libasound2-plugins libportaudio2)")
+    # Not under tmp_path: the path of a Unix socket must be short.
+    with tempfile.TemporaryDirectory(prefix="birdmic") as folder:
+        microphone = VirtualMicrophone(Path(folder))
+        try:
+            yield microphone
+        finally:
+            microphone.stop()

@@ -1,0 +1,571 @@
+"""The listener: what a microphone or a played file lets it hear is answered as predict_file answers it, or counted as missed.
+
+Real parts wherever there is no "fake" in a test's name: the script in a process of its own, where TensorFlow and the other
+training libraries cannot be imported; a real LiteRT bundle; a real PortAudio stream from a PulseAudio microphone.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, tone
+
+from edge.journal import Detection, Journal, utc_text
+from edge.listener import Listener
+from edge.recorder import Recorder
+from edge.ring import RingBuffer
+from edge.sources import FilePlayer, Heard, SampleClock
+from src.errors import UserError
+from src.predictor import Predictor, predict_file
+from src.recipe import Recipe
+
+HOP = 1.0  # s; short, so that seconds of audio give many windows
+NOT_ON_THE_BOX = ("tensorflow", "keras", "tf_keras", "librosa", "scipy", "pandas", "sklearn", "matplotlib")
+
+
+class Listening:
+    """edge/listen.py in a process of its own; `wait` gives its exit status, and then `out`, `err` and `rows` are there."""
+
+    def __init__(
+        self, folder: Path, *arguments: object, env: dict[str, str] | None = None, python_path: str = ""
+    ) -> None:
+        blocker = folder / "blocker"
+        blocker.mkdir(exist_ok=True)
+        (blocker / "sitecustomize.py").write_text(
+            "import sys\n"
+            "class Blocker:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            f"        if name.split('.')[0] in {NOT_ON_THE_BOX!r}:\n"
+            "            raise ImportError(f'{name} is not on the box')\n"
+            "sys.meta_path.insert(0, Blocker())\n"
+        )
+        self.env = {**(env or {}), "PYTHONPATH": f"{blocker}:{python_path}"}
+        self.journal = folder / "journal.sqlite"
+        command = [sys.executable, ROOT / "edge/listen.py", "--journal", self.journal, *arguments]
+        self._err = open(folder / "err", "w+")
+        self._process = subprocess.Popen(
+            [str(part) for part in command],
+            env=self.env,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=self._err,
+            text=True,
+        )
+        self.kill = self._process.kill
+        self.first_line = ""
+
+    @property
+    def err(self) -> str:
+        """What is on standard error so far."""
+        return Path(self._err.name).read_text()
+
+    def wait_until_it_listens(self) -> None:
+        """Return once the model is loaded and the source is open."""
+        while "threshold" not in self.err:
+            assert self._process.poll() is None, self.err
+            time.sleep(0.02)
+
+    def wait_for_a_detection(self) -> None:
+        """Return once the first line is on standard output."""
+        self.first_line = self._process.stdout.readline()
+        assert self.first_line, self.err
+
+    def signal(self, number: int) -> None:
+        """Send a signal, as Ctrl-C and `kill` do."""
+        self._process.send_signal(number)
+
+    def wait(self, timeout: float = 30) -> int:
+        """Wait for its end."""
+        try:
+            rest, _ = self._process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            pytest.fail(f"still running after {timeout} s\n{self.err}")
+        self.out = (self.first_line + rest).splitlines()
+        return self._process.returncode
+
+    def count(self, what: str) -> int:
+        """A figure of the final summary."""
+        found = re.search(rf"^  {what} +(\d+)$", self.err, re.MULTILINE)
+        assert found, f"no {what!r} in the summary:\n{self.err}"
+        return int(found[1])
+
+    def rows(self) -> list[sqlite3.Row]:
+        """The journal, in the order in which it was written."""
+        return read_journal(self.journal)
+
+
+def read_journal(path: Path) -> list[sqlite3.Row]:
+    connection = sqlite3.connect(path)
+    connection.row_factory = sqlite3.Row
+    try:
+        return connection.execute("select * from detections order by id").fetchall()
+    finally:
+        connection.close()
+
+
+def detections_of_predict_file(bundle, path: Path, hop: float, whole_windows_only: bool = False) -> dict:
+    """(offset in seconds, species) -> probability, of all that predict_file finds at the bundle's threshold."""
+    predictor = Predictor([bundle])
+    answer = predict_file(predictor, path, hop)
+    return {
+        (start, species): probability
+        for start, probabilities in zip(answer.start_seconds, answer.probabilities)
+        for species, probability in zip(predictor.labels, probabilities)
+        if probability >= predictor.threshold
+        and not (whole_windows_only and start + answer.window_seconds > answer.seconds)
+    }
+
+
+def assert_same_detections(rows: list[sqlite3.Row], expected: dict) -> None:
+    found = {(row["offset_seconds"], row["species"]): row["probability"] for row in rows}
+    assert len(found) == len(rows), "a detection is in the journal twice"
+    assert found.keys() == expected.keys()
+    for key in expected:
+        assert found[key] == pytest.approx(expected[key], abs=1e-4), key
+
+
+def seconds_of(utc: str) -> float:
+    return datetime.strptime(utc, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc).timestamp()
+
+
+def song(sample_rate: int) -> np.ndarray:
+    """12.3 s: silence, the low tone, a pause, the mid and the high tone together, which fill the last, short window."""
+    parts = [
+        tone(1, sample_rate),
+        tone(5, sample_rate, "low"),
+        tone(2, sample_rate),
+        tone(4.3, sample_rate, "mid", "high"),
+    ]
+    return np.concatenate(parts)
+
+
+@pytest.fixture
+def song_file(tmp_path: Path) -> Path:
+    path = tmp_path / "song.wav"
+    soundfile.write(path, song(32000), 32000)
+    return path
+
+
+# A recording played through the listener.
+
+
+@pytest.mark.parametrize(("sample_rate", "channels"), [(22050, 1), (44100, 2)])
+def test_a_played_file_gives_the_detections_of_predict_file_on_the_terminal_and_in_the_journal(
+    tmp_path, tone_bundle, sample_rate, channels
+):
+    path = tmp_path / "song.wav"
+    gains = np.array([1.0, 0.5][:channels])
+    soundfile.write(path, song(sample_rate)[:, None] * gains, sample_rate)
+
+    listening = Listening(tmp_path, "--model", tone_bundle.folder, "--input", path, "--speed", 0, "--hop", HOP)
+    assert listening.wait() == 0, listening.err
+
+    expected = detections_of_predict_file(tone_bundle, path, HOP)
+    assert {species for _, species in expected} == {"low", "mid", "high"}
+    rows = listening.rows()
+    assert_same_detections(rows, expected)
+    assert {(row["model"], row["source"]) for row in rows} == {("tones", str(path))}
+    assert listening.out == [
+        f"{row['utc_start']}  {row['species']}  {row['probability']:.2f}  {row['offset_seconds']:.3f} s" for row in rows
+    ]
+    assert listening.count("samples received") == len(song(sample_rate))
+    assert listening.count("windows analysed") == 9  # (12.3 s - 5 s) / 1 s, rounded up, and the first
+    assert listening.count("windows dropped") == listening.count("samples lost") == 0
+    assert "unfitted default" in listening.err
+
+
+def test_a_real_soundscape_played_gives_the_detections_of_predict_file(tmp_path, tone_bundle, real_data):
+    path = next((real_data / "birdsong-recognition/example_test_audio").glob("BLKFR*.mp3"))
+    listening = Listening(tmp_path, "--model", tone_bundle.folder, "--input", path, "--speed", 0)
+    assert listening.wait() == 0, listening.err
+    expected = detections_of_predict_file(tone_bundle, path, tone_bundle.recipe.hop_seconds)
+    assert expected
+    assert_same_detections(listening.rows(), expected)
+
+
+def test_the_time_of_a_played_file_runs_from_the_moment_of_listening_at_any_speed(tmp_path, tone_bundle, song_file):
+    began = time.time()
+    listening = Listening(tmp_path, "--model", tone_bundle.folder, "--input", song_file, "--speed", 8, "--hop", HOP)
+    assert listening.wait() == 0
+    ended = time.time()
+    assert ended - began > 12.3 / 8
+    rows = listening.rows()
+    for row in rows:
+        start = seconds_of(row["utc_start"])
+        assert began <= start - row["offset_seconds"] <= ended
+        assert seconds_of(row["utc_end"]) - start == pytest.approx(5, abs=0.002)
+        assert start - row["offset_seconds"] == pytest.approx(
+            seconds_of(rows[0]["utc_start"]) - rows[0]["offset_seconds"], abs=0.002
+        )
+
+
+def test_duration_stops_after_so_much_audio_and_record_keeps_just_that(tmp_path, tone_bundle, song_file):
+    record = tmp_path / "made" / "heard.wav"
+    options = ["--input", song_file, "--speed", 0, "--hop", HOP, "--duration", 7.5, "--record", record]
+    listening = Listening(tmp_path, "--model", tone_bundle.folder, *options)
+    assert listening.wait() == 0, listening.err
+    heard, rate = soundfile.read(record, dtype="float32")
+    assert rate == 32000 and soundfile.info(record).subtype == "FLOAT"
+    np.testing.assert_array_equal(heard, soundfile.read(song_file, dtype="float32")[0][: round(7.5 * rate)])
+    assert_same_detections(listening.rows(), detections_of_predict_file(tone_bundle, record, HOP))
+
+
+def test_threshold_is_the_least_probability_of_a_detection(tmp_path, tone_bundle, song_file):
+    options = ["--input", song_file, "--speed", 0, "--hop", HOP, "--threshold", 0.99]
+    listening = Listening(tmp_path, "--model", tone_bundle.folder.parent, *options)  # a fold stands for its bundle
+    assert listening.wait() == 0
+    rows = listening.rows()
+    assert rows and all(row["probability"] >= 0.99 for row in rows)
+    assert "unfitted" not in listening.err
+
+
+# A microphone.
+
+
+def test_a_microphone_gives_the_detections_of_predict_file_on_its_recording_and_loses_nothing(
+    tmp_path, tone_bundle, virtual_microphone, song_file
+):
+    record = tmp_path / "heard.wav"
+    options = ["--device", virtual_microphone.device, "--hop", HOP, "--duration", 12, "--record", record]
+    listening = Listening(tmp_path, "--model", tone_bundle.folder, *options, env=virtual_microphone.env)
+    listening.wait_until_it_listens()
+    time.sleep(1)
+    played = time.time()
+    virtual_microphone.play(song_file)
+    assert listening.wait() == 0, listening.err
+
+    heard, rate = soundfile.read(record, dtype="float32")
+    assert rate == 32000  # the bundle's, which the microphone takes
+    assert listening.count("samples received") == len(heard) == 12 * rate
+    assert listening.count("samples lost") == listening.count("input overflows") == 0
+    assert listening.count("windows analysed") == 8 and listening.count("windows dropped") == 0
+
+    rows = listening.rows()
+    assert {row["species"] for row in rows} >= {"low"}
+    assert_same_detections(rows, detections_of_predict_file(tone_bundle, record, HOP, whole_windows_only=True))
+    assert listening.out == [f"{row['utc_start']}  {row['species']}  {row['probability']:.2f}" for row in rows]
+
+    # The tone begins 1 s after its file: the journal dates that sample by the clock on the wall.
+    onset = np.flatnonzero(np.abs(heard) > 0.05)[0] / rate
+    for row in rows:
+        dated = seconds_of(row["utc_start"]) + onset - row["offset_seconds"]
+        assert played + 1 - 0.1 <= dated <= played + 1 + 1.5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_listening_with_a_summary_and_a_whole_journal_and_recording(
+    tmp_path, tone_bundle, virtual_microphone, song_file, number
+):
+    record = tmp_path / "heard.wav"
+    # Other than the bundle's rate, and stereo: the resampler is in the way, too.
+    options = ["--device", "PULSE", "--channels", 2, "--sample-rate", 44100, "--hop", 0.5, "--record", record]
+    listening = Listening(tmp_path, "--model", tone_bundle.folder, *options, env=virtual_microphone.env)
+    listening.wait_until_it_listens()
+    virtual_microphone.play(song_file)
+    listening.wait_for_a_detection()
+    listening.signal(number)
+    assert listening.wait(5) == 0, listening.err
+    assert soundfile.info(record).channels == 2 and soundfile.info(record).samplerate == 44100
+    assert listening.count("samples received") == soundfile.info(record).frames
+    rows = listening.rows()
+    assert listening.count("detections") == len(rows) >= 1
+    assert_same_detections(rows, detections_of_predict_file(tone_bundle, record, 0.5, whole_windows_only=True))
+
+
+def test_when_the_sound_server_dies_listening_ends_with_a_sentence(tmp_path, tone_bundle, virtual_microphone):
+    options = ["--model", tone_bundle.folder, "--device", "pulse"]
+    listening = Listening(tmp_path, *options, env=virtual_microphone.env)
+    listening.wait_until_it_listens()
+    time.sleep(1.5)
+    virtual_microphone.kill()
+    assert listening.wait(10) == 1
+    assert listening.err.splitlines()[-1].startswith("error: microphone 'pulse' has ")
+    assert listening.count("samples received") > 0
+
+
+def test_when_the_sound_server_hangs_listening_ends_with_a_sentence(tmp_path, tone_bundle, virtual_microphone):
+    options = ["--model", tone_bundle.folder, "--device", "pulse"]
+    listening = Listening(tmp_path, *options, env=virtual_microphone.env)
+    listening.wait_until_it_listens()
+    time.sleep(1.5)
+    with virtual_microphone.hanging():
+        assert listening.wait(15) == 1
+    assert listening.err.splitlines()[-1] == "error: microphone 'pulse' has given nothing for 5 s; start again"
+
+
+def test_list_devices_names_the_microphones(tmp_path, virtual_microphone):
+    listening = Listening(tmp_path, "--list-devices", env=virtual_microphone.env)
+    assert listening.wait() == 0
+    assert any(line[2:].startswith("pulse  ") for line in listening.out)
+    assert not listening.journal.exists()
+
+
+# What a user can do wrong ends in one sentence.
+
+
+def test_without_the_named_microphone_there_is_a_sentence_and_status_1(tmp_path, tone_bundle, virtual_microphone):
+    for env, sentence in [
+        (virtual_microphone.env, "error: no microphone is called 'nosuch'; there are 'pulse', "),
+        ({"XDG_RUNTIME_DIR": str(tmp_path), "PULSE_SERVER": "unix:/nowhere"}, "error: no microphone"),
+    ]:
+        listening = Listening(tmp_path, "--model", tone_bundle.folder, "--device", "nosuch", env=env)
+        assert listening.wait() == 1
+        assert listening.err.splitlines()[-1].startswith(sentence)
+        assert "Traceback" not in listening.err
+
+
+def test_without_portaudio_a_microphone_is_refused_with_the_package_to_install_and_a_file_plays(
+    tmp_path, tone_bundle, song_file
+):
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
+    options = {"python_path": str(tmp_path)}
+    listening = Listening(tmp_path, "--model", tone_bundle.folder, **options)
+    assert listening.wait() == 1
+    assert "apt-get install libportaudio2" in listening.err.splitlines()[-1]
+    listening = Listening(tmp_path, "--model", tone_bundle.folder, "--input", song_file, "--speed", 0, **options)
+    assert listening.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--model", "BUNDLE", "--input", "nosuch.wav"], "error: nosuch.wav: No such file or directory"),
+        (["--model", "BUNDLE", "--input", "text.wav"], "error: text.wav: cannot be decoded: "),
+        (["--model", "nosuch", "--input", "song.wav"], "error: nosuch: no bundle there; "),
+        (["--model", "BUNDLE", "--input", "song.wav", "--hop", 6], "error: --hop 6 must lie "),
+        (["--model", "BUNDLE", "--input", "song.wav", "--journal", "text.wav"], "error: text.wav: cannot be used as"),
+        (
+            ["--model", "BUNDLE", "--input", "song.wav", "--record", "song.wav/a.wav"],
+            "error: song.wav/a.wav: the recording",
+        ),
+    ],
+)
+def test_what_is_missing_or_unfit_is_named_in_a_sentence_with_status_1(
+    tmp_path, tone_bundle, song_file, options, sentence
+):
+    (tmp_path / "text.wav").write_text("no audio, and no journal either " * 100)
+    options = [tone_bundle.folder if option == "BUNDLE" else option for option in options]
+    listening = Listening(tmp_path, *options)
+    assert listening.wait() == 1
+    assert listening.err.splitlines()[-1].startswith(sentence)
+    assert "Traceback" not in listening.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--model", "x", "--speed", "2"],
+        ["--model", "x", "--input", "a.wav", "--device", "usb"],
+        ["--model", "x", "--input", "a.wav", "--record", "./a.wav"],
+        ["--model", "x", "--record", "a.mp3"],
+        ["--model", "x", "--hop", "0"],
+        ["--model", "x", "--duration", "inf"],
+        ["--model", "x", "--threshold", "nan"],
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_anything_is_opened(tmp_path, options):
+    listening = Listening(tmp_path, *options)
+    assert listening.wait() == 2
+    assert "listen.py: error: " in listening.err
+    assert not listening.journal.exists()
+
+
+def test_help_answers_in_under_a_second_with_commands_to_run(tmp_path):
+    began = time.monotonic()
+    listening = Listening(tmp_path, "--help")
+    assert listening.wait() == 0
+    assert time.monotonic() - began < 1
+    assert any(line.strip().startswith("python edge/listen.py --model") for line in listening.out)
+
+
+def test_in_these_tests_the_box_has_no_tensorflow(tmp_path):
+    env = Listening(tmp_path, "--help").env
+    imported = subprocess.run([sys.executable, "-c", "import tensorflow"], env=env, capture_output=True, text=True)
+    assert imported.returncode == 1 and "tensorflow is not on the box" in imported.stderr
+
+
+# The loop by itself, with fakes for what cannot be made slow or late at will.
+
+COUNTING = Recipe(sample_rate=1000, window_seconds=1.0, hop_seconds=0.5, fmin_hz=50.0, fmax_hz=500.0, n_fft=256)
+
+
+class FakeMicrophone:
+    """A live source of frames that hold their own number, at 1000 Hz; what is spoken lies in its ring until it is read."""
+
+    name = "fake"
+    live = True
+    sample_rate = 1000
+    channels = 1
+    overflows = 0
+
+    def __init__(self, ring_frames: int, seconds: float) -> None:
+        self.ring = RingBuffer(ring_frames, 1)
+        self._left = round(seconds * 1000)
+
+    def speak(self, seconds: float) -> None:
+        """Time passes while nobody reads."""
+        first = self.ring.written
+        count = min(round(seconds * 1000), self._left)
+        self._left -= count
+        self.ring.write(np.arange(first, first + count, dtype=np.float32)[:, None])
+
+    def read(self) -> Heard | None:
+        if not self._left and not self.ring.waiting:
+            return None
+        self.speak(0.05)
+        return Heard(*self.ring.read())
+
+    def utc(self, frame: float) -> float:
+        return 1_000_000.0 + frame / 1000
+
+    def age(self, frame: float) -> float:
+        return (self.ring.written - frame) / 1000
+
+
+class FakePredictor:
+    """Finds "bird" in every window and takes `seconds` of the microphone's time over each."""
+
+    labels = ("bird",)
+    recipe = COUNTING
+    name = "fake"
+
+    def __init__(self, microphone: FakeMicrophone | None, *seconds: float) -> None:
+        self.microphone = microphone
+        self.seconds = seconds
+        self.windows: list[np.ndarray] = []
+
+    def probabilities(self, windows: np.ndarray) -> np.ndarray:
+        self.windows.append(windows[0])
+        if self.microphone:
+            self.microphone.speak(self.seconds[min(len(self.windows), len(self.seconds)) - 1])
+        return np.ones((1, 1), np.float32)
+
+
+def listen_with_fakes(tmp_path: Path, source, predictor, hop: float, recorder=None) -> Listener:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        listener = Listener(source, predictor, 0.5, hop, journal, recorder)
+        listener.run(threading.Event())
+    return listener
+
+
+def test_a_slow_fake_model_on_a_fake_microphone_answers_the_newest_window_and_drops_the_rest(tmp_path):
+    microphone = FakeMicrophone(ring_frames=10_000, seconds=60)
+    predictor = FakePredictor(microphone, 1.75)  # s for each window, of which there is one every 0.5 s
+    listener = listen_with_fakes(tmp_path, microphone, predictor, hop=0.5)
+
+    starts = [row["offset_seconds"] for row in read_journal(tmp_path / "journal.sqlite")]
+    assert [window[0] / 1000 for window in predictor.windows] == starts
+    assert listener.lost == 0
+    assert listener.analysed == len(starts) > 25
+    assert listener.analysed + listener.dropped == (60 - 1) / 0.5 + 1  # every whole window is in one of the two counts
+    # Nothing queues up: a window is answered when it is the newest, so no answer is later than the model, a hop and a poll.
+    assert f"worst {listener._worst_seconds:.3f} s" in listener.summary()
+    assert listener._worst_seconds < 1.75 + 0.5 + 0.051
+
+
+def test_a_slow_fake_model_on_a_file_makes_the_file_wait_and_drops_nothing(tmp_path):
+    class SlowPredictor(FakePredictor):
+        def probabilities(self, windows):
+            time.sleep(0.02)  # twice the hop, at this speed
+            return super().probabilities(windows)
+
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(10_000), 1000)
+    predictor = SlowPredictor(None)
+    with FilePlayer(path, speed=50) as player:
+        listener = listen_with_fakes(tmp_path, player, predictor, hop=0.5)
+    assert listener.dropped == 0 and listener.analysed == len(predictor.windows) == (10 - 1) / 0.5 + 1
+
+
+def test_after_a_loss_the_windows_of_a_fake_microphone_are_whole_and_in_their_true_place(tmp_path, capsys):
+    microphone = FakeMicrophone(ring_frames=3000, seconds=20)
+    predictor = FakePredictor(
+        microphone, 0, 0, 4.321, 0
+    )  # at the third window the model stands still for longer than the ring
+    record = tmp_path / "heard.wav"
+    with Recorder(record, 1000, 1) as recorder:
+        listener = listen_with_fakes(tmp_path, microphone, predictor, 0.5, recorder)
+
+    assert listener.lost == microphone.ring.lost == 4321 + 50 - 3000  # a poll came on top
+    assert listener.received + listener.lost == 20_000
+    assert f"lost {listener.lost} samples (1.37 s)" in capsys.readouterr().err
+
+    rows = read_journal(tmp_path / "journal.sqlite")
+    for row, window in zip(rows, predictor.windows):
+        first = round(row["offset_seconds"] * 1000)
+        np.testing.assert_array_equal(window, np.arange(first, first + 1000))  # no gap, no silence inside
+        assert row["utc_start"] == utc_text(microphone.utc(first))
+    assert rows[-1]["offset_seconds"] >= 18.5
+
+    heard, _ = soundfile.read(record, dtype="float32")  # silence stands for what was lost
+    numbers = np.arange(20_000)
+    numbers[heard == 0] = 0
+    np.testing.assert_array_equal(heard, numbers)
+    assert (heard == 0).sum() == listener.lost + 1
+
+
+def test_a_fake_microphones_partial_window_is_not_answered_at_the_end(tmp_path):
+    microphone = FakeMicrophone(ring_frames=3000, seconds=2.7)
+    predictor = FakePredictor(microphone, 0)
+    listen_with_fakes(tmp_path, microphone, predictor, hop=0.5)
+    assert [window[0] for window in predictor.windows] == [0, 500, 1000, 1500]
+
+
+# The clock and the journal.
+
+
+def test_the_clock_dates_frames_by_the_blocks_that_came_least_late():
+    clock = SampleClock(1000)
+    rng = np.random.default_rng(0)
+    for block in range(1, 200):
+        clock.note(block * 100, 5000 + block * 0.1 + rng.uniform(0.003, 0.8))
+    assert clock.utc(10_000) == pytest.approx(5010, abs=0.03)
+
+
+def test_the_clock_follows_a_sound_card_that_strays_and_a_wall_clock_that_is_set():
+    clock = SampleClock(1000)
+    for second in range(1, 3600):  # the card is slow by 100 ppm: after an hour, by 0.36 s
+        clock.note(second * 1000, 5000 + second * 1.0001)
+    assert clock.utc(3_600_000) == pytest.approx(5000 + 3600.36, abs=0.02)
+    for second in range(3600, 3800):  # an hour forward, then back
+        clock.note(second * 1000, 9000 + second)
+    assert clock.utc(3_800_000) == pytest.approx(9000 + 3800, abs=0.02)
+    clock.note(3_800_000, 5000 + 3800)
+    assert clock.utc(3_800_000) == pytest.approx(5000 + 3800)
+
+
+def test_times_are_written_as_utc_to_the_nearest_millisecond():
+    assert utc_text(1795255205.0) == "2026-11-21T10:00:05.000Z"
+    assert utc_text(1795255204.9996) == "2026-11-21T10:00:05.000Z"
+    assert utc_text(1795255204.0014) == "2026-11-21T10:00:04.001Z"
+
+
+def test_the_journal_grows_from_run_to_run_and_can_be_read_while_it_is_open(tmp_path):
+    path = tmp_path / "new folder" / "journal.sqlite"
+    detection = Detection(1000.0, 1005.0, "amecro", 0.93, "b6", "usb", 0.0)
+    for run in (1, 2):
+        with Journal(path) as journal:
+            journal.write([detection, detection])
+            journal.write([])
+            assert [row["id"] for row in read_journal(path)] == list(range(1, 2 * run + 1))
+
+
+def test_a_journal_that_is_something_else_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("not a journal " * 100)
+    with pytest.raises(UserError, match="notes.txt: cannot be used as the journal"):
+        Journal(path)
+    assert path.read_text() == "not a journal " * 100

@@ -1,0 +1,99 @@
+"""Train one fold of one model: prepared windows in, a bundle and out-of-fold predictions out.
+
+    python train.py --fold 0 --model b6                             # fine-tune EfficientNet-B6 on folds 1-4, validate on 0
+    python train.py --fold 0 --model mobilenet_v2_035 --freeze      # train the head only
+    python train.py --fold 0 --model tiny --data input/sample       # a small network of our own; needs no download
+    python train.py --fold 0 --model b6 --resume                    # go on after the last epoch that was finished
+
+Writes runs/<model>/fold<k>/: bundle/, oof.parquet, history.csv, run.json, checkpoint.npz. Cost: see the README's tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from src.errors import run_script
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line. Numbers that are not given are the recipe's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fold", type=int, required=True, help="which fold to validate on")
+    parser.add_argument(
+        "--model", required=True, help="b0 to b7, mobilenet_v2_035, tiny, ...: src/backbones.py lists them"
+    )
+    parser.add_argument("--data", type=Path, default=Path("input/birdsong-recognition"), help="as given to prepare.py")
+    parser.add_argument("--folds", type=Path, default=Path("folds/folds.csv"), help="as given to prepare.py")
+    parser.add_argument("--prepared", type=Path, help="folder of windows (default: what prepare.py made of DATA last)")
+    parser.add_argument("-o", "--output", type=Path, help="the run's folder (default: runs/MODEL)")
+    parser.add_argument("--weights", type=Path, help="SavedModel folder of the TF-Hub module, instead of the cache")
+    parser.add_argument(
+        "--freeze", action="store_true", default=None, help="keep the backbone's weights, train the head"
+    )
+    parser.add_argument(
+        "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="instead of the published size"
+    )
+    parser.add_argument("--optimizer", choices=["adam", "rmsprop"])
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--steps-per-epoch", type=int, help="batches (default: all training windows once)")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument(
+        "--learning-rate", type=float, help="greatest rate (default 1e-3; 3e-4 to fine-tune a TF-Hub model)"
+    )
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads that read and augment")
+    parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Split, build, fit, predict out of fold, export, check the export."""
+    arguments = parse(argv)
+    started = time.perf_counter(), time.process_time()
+    print("starting TensorFlow", file=sys.stderr)
+    from src import quiet
+
+    # Imported after the command line, so that --help answers at once; quietly, since TensorFlow talks about CUDA.
+    with quiet.native_stderr():
+        from src import backbones, bundle, classifier, competition, folds, paths, runs, shards, training
+
+        runs.use_gpu_politely()
+
+    backbone = backbones.get(arguments.model)
+    prepared = shards.open_prepared(arguments.prepared or paths.latest_prepared(arguments.data))
+    recipe = runs.training_recipe(
+        prepared.recipe,
+        backbone=backbone.name,
+        freeze=arguments.freeze,
+        image_size=arguments.image_size and tuple(arguments.image_size),
+        optimizer=arguments.optimizer,
+        epochs=arguments.epochs,
+        steps_per_epoch=arguments.steps_per_epoch,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate or runs.default_rate(backbone, arguments.freeze),
+        seed=arguments.seed,
+    )
+    folder = paths.fold_folder(arguments.output or paths.RUNS / backbone.name, arguments.fold)
+
+    split = training.split_fold(prepared, folds.read_folds(arguments.folds), arguments.fold, recipe)
+    model = classifier.build(recipe, split.labels, arguments.weights)
+    history = training.fit(model, prepared, split, recipe, folder, arguments.workers, arguments.resume)
+
+    oof = training.out_of_fold(model, prepared, split, recipe, arguments.workers)
+    runs.write_oof(folder, oof)
+    listener = classifier.with_front_end(model, recipe)
+    classifier.export(listener, folder / "bundle")
+    exported = bundle.write(folder / "bundle", backbone.name, split.labels, recipe, runs.versions())
+    difference = runs.check_export(listener, exported, competition.read_recordings(arguments.data), oof)
+    runs.write_run(folder, recipe, model, split, history, started, difference)
+
+    print(runs.summary(oof, split.labels, arguments.fold, folder, started))
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -18,10 +18,14 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src.errors import UserError, run_script
+
+if TYPE_CHECKING:
+    from src.recipe import Recipe
 
 JOURNAL = Path(__file__).resolve().parent / "journal.sqlite"
 
@@ -81,7 +85,13 @@ def parse_arguments() -> argparse.Namespace:
         description=description, epilog="examples:\n" + commands, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--model", type=Path, nargs="+", metavar="PATH", help="bundle, fold or run (all its folds), or several")
+    add(
+        "--model",
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="bundle, fold or run (all its folds); repeat it for an ensemble",
+    )
     add("--device", metavar="NAME", help="part of the microphone's name; the default input if not given")
     add("--list-devices", action="store_true", help="print the microphones (* is the default) and end")
     add(
@@ -122,7 +132,7 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def chosen_hop(hop: float | None, recipe: object) -> float:
+def chosen_hop(hop: float | None, recipe: Recipe) -> float:
     """--hop or the recipe's, in seconds. Raises UserError for one that leaves audio out or is no sample long."""
     hop = recipe.hop_seconds if hop is None else hop
     if not 1 / recipe.sample_rate <= hop <= recipe.window_seconds:

@@ -138,7 +138,7 @@ class Microphone:
         closing.start()
         closing.join(CLOSE_SECONDS)
         if closing.is_alive():
-            # A sound server that hangs holds its streams for ever, and would hold PortAudio's clearing up at exit as well.
+            # A sound server that hangs holds its streams for ever, and would hold PortAudio's own end at exit as well.
             atexit.unregister(self._sounddevice._exit_handler)
 
     def read(self) -> Heard:
@@ -192,7 +192,7 @@ class FilePlayer:
             raise UserError(f"{self.path}: {error}") from error
         self.sample_rate = self._file.sample_rate
         self.channels = self._file.channels
-        block_seconds = min(POLL_SECONDS * speed, BLOCK_SECONDS) if speed else 1.0
+        block_seconds = min(POLL_SECONDS * speed, BLOCK_SECONDS) if speed else BLOCK_SECONDS
         self._blocks = self._file.blocks(block_seconds)
         self._pace = speed * self.sample_rate if speed else math.inf  # frames/s
         self._given = 0
@@ -207,7 +207,7 @@ class FilePlayer:
 
     @property
     def fault(self) -> str:
-        """ "" or what was wrong with the file so far."""
+        """What was wrong with the file so far; empty if nothing."""
         return self._file.fault
 
     def read(self) -> Heard | None:

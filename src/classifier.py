@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from src import backbones
+from src import backbones, quiet
 from src.bundle import MODEL_FILE
 from src.errors import UserError
 from src.files import written_whole
@@ -99,28 +99,24 @@ def _hub(image: Any, recipe: Recipe, backbone: backbones.Backbone, weights: Path
 
 
 def _tiny(image: Any) -> Any:
-    """A small network of our own: separable convolutions that keep the frequency axis, then the best moment of the window.
+    """A small network of our own: strided convolutions that keep the frequency axis, then the best moment of the window.
 
     Global pooling over frequency would make a call at 3 kHz equal to the same one at 6 kHz, so only time is pooled.
     """
 
-    def block(x: Any, filters: int, strides: tuple[int, int]) -> Any:
-        x = layers.SeparableConv2D(filters, 3, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization(momentum=0.9)(x)
-        x = layers.ReLU()(x)
-        return layers.MaxPooling2D(strides, padding="same")(x)
+    def normalised(x: Any) -> Any:
+        return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
 
-    x = layers.Conv2D(16, 5, strides=2, padding="same", use_bias=False)(image)  # (batch, mels / 2, frames / 2, 16)
-    x = layers.BatchNormalization(momentum=0.9)(x)
-    x = layers.ReLU()(x)
-    x = block(x, 32, (2, 2))  # (batch, mels / 4, frames / 4, 32)
-    x = block(x, 64, (2, 2))
-    x = block(x, 64, (2, 1))  # (batch, mels / 16, frames / 8, 64)
-    x = layers.Permute((2, 1, 3))(x)  # (batch, frames / 8, mels / 16, 64)
+    def convolution(x: Any, filters: int, size: int, strides: tuple[int, int]) -> Any:
+        return normalised(layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x))
+
+    x = convolution(image, 16, 5, (2, 2))  # (batch, mels / 2, frames / 2, 16)
+    x = convolution(x, 32, 3, (2, 2))
+    x = convolution(x, 48, 3, (2, 2))
+    x = convolution(x, 64, 3, (2, 1))  # (batch, mels / 16, frames / 8, 64)
+    x = layers.Permute((2, 1, 3))(x)
     x = layers.Reshape((x.shape[1], x.shape[2] * x.shape[3]))(x)
-    x = layers.Dense(96, use_bias=False)(x)  # (batch, frames / 8, 96): all bands at one time
-    x = layers.BatchNormalization(momentum=0.9)(x)
-    x = layers.ReLU()(x)
+    x = normalised(layers.Dense(96, use_bias=False)(x))  # (batch, frames / 8, 96): all bands at one time
     x = layers.Conv1D(96, 9, padding="same", activation="relu")(x)  # rhythm: 9 steps are 1.2 s
     best = layers.GlobalMaxPooling1D()(x)
     mean = layers.GlobalAveragePooling1D()(x)
@@ -143,9 +139,9 @@ def export(listener: keras.Model, folder: Path) -> Path:
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         # By way of a SavedModel: from_keras_model and from_concrete_functions lose a Keras 3 model's weights in silence.
-        listener.export(str(saved), verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
-        content = converter.convert()
+        with quiet.native_stderr():  # the converter tells its inner life
+            listener.export(str(saved), verbose=False)
+            content = tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert()
     finally:
         shutil.rmtree(saved, ignore_errors=True)
     with written_whole(path) as temporary:

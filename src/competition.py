@@ -177,3 +177,26 @@ def write_submission(path: Path, row_ids: Iterable[str], answers: Iterable[Itera
     birds = [" ".join(sorted(codes)) or NOCALL for codes in answers]
     with written_whole(path) as temporary:
         pd.DataFrame({"row_id": list(row_ids), "birds": birds}).to_csv(temporary, index=False)
+
+
+def read_events(path: Path) -> pd.DataFrame:
+    """The host's timed labels of the example soundscapes (example_test_audio_metadata.csv), in the order of time.
+
+    returns: columns audio_id, ebird_code (squirrel, unk and others that are no class among them), start_seconds,
+        end_seconds, certainty ("c": certain, "l": likely, "q": questionable)
+    """
+    table = read_table(path, ["file_id", "ebird_code", "time_start", "time_end", "certainty"])
+    try:
+        times = table[["time_start", "time_end"]].astype(float)
+    except ValueError as error:
+        raise UserError(f"{path}: times must be seconds ({error})") from error
+    events = pd.DataFrame(
+        {
+            "audio_id": table.file_id,
+            "ebird_code": table.ebird_code,
+            "start_seconds": times.time_start,
+            "end_seconds": times.time_end,
+            "certainty": table.certainty,
+        }
+    )
+    return events.sort_values(["audio_id", "start_seconds"], ignore_index=True)

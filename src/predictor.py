@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from src import quiet
 from src.audio import BLOCK_SECONDS, AudioFile, file_windows
 from src.bundle import Bundle
 from src.errors import UserError
@@ -85,10 +86,11 @@ class _Model:
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         try:
-            self._interpreter = Interpreter(model_path=str(bundle.model_path), num_threads=threads)
-            self._input = self._interpreter.get_input_details()[0]["index"]
-            self._interpreter.resize_tensor_input(self._input, [1, bundle.recipe.window_samples])
-            self._interpreter.allocate_tensors()
+            with quiet.native_stderr():  # LiteRT announces its CPU delegate
+                self._interpreter = Interpreter(model_path=str(bundle.model_path), num_threads=threads)
+                self._input = self._interpreter.get_input_details()[0]["index"]
+                self._interpreter.resize_tensor_input(self._input, [1, bundle.recipe.window_samples])
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{bundle.model_path}: LiteRT cannot load it ({error})") from error
         output = self._interpreter.get_output_details()[0]

@@ -4,8 +4,7 @@ Twelve fictional species are told apart by the pattern of their song more than b
 2 and 5 kHz, and several share one band and one length. Everything is NumPy and SciPy, and every function that draws at
 random takes a `numpy.random.Generator`, so a sound is a function of its seed.
 
-Signals are arrays of shape [samples], float64 for songs and float32 for noise, which halves the time of the sample.
-Frequencies are in Hz, times in seconds, `sample_rate` in Hz.
+Signals have shape [samples]: songs are float64, noise is float32 to save time. Frequencies and `sample_rate` are in Hz.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, signal
+from scipy import fft
 
 # A tone above this share of the sample rate is left out: it would alias, or fall in the slope of a converter's filter.
 HIGHEST_TONE = 0.45
@@ -107,24 +106,18 @@ class Voice:
         return round(duration_s / self.bird.tempo * self.sample_rate)
 
     def note(
-        self,
-        start_hz: float,
-        end_hz: float,
-        duration_s: float,
-        vibrato_hz: float = 0.0,
-        depth_hz: float = 0.0,
-        attack_s: float = 0.012,
+        self, start_hz: float, end_hz: float, duration_s: float, attack_s: float = 0.012, vibrato: tuple = (0.0, 0.0)
     ) -> np.ndarray:
-        """One note [n] from `start_hz` to `end_hz`; no two are quite alike."""
+        """One note [n] from `start_hz` to `end_hz`, with a vibrato of (rate, depth) in Hz; no two are quite alike."""
         bird, rng = self.bird, self.rng
         n = self.samples(duration_s * rng.uniform(0.94, 1.06))
         t = np.arange(n) / self.sample_rate
         freq_hz = np.linspace(start_hz, end_hz, n) * bird.pitch * rng.normal(1.0, 0.006)
-        freq_hz += depth_hz * np.sin(2 * np.pi * vibrato_hz * bird.tempo * t + rng.uniform(0, 2 * np.pi))
+        rate_hz, depth_hz = vibrato
+        freq_hz += depth_hz * np.sin(2 * np.pi * rate_hz * bird.tempo * t + rng.uniform(0, 2 * np.pi))
         freq_hz += bird.wobble_hz * np.sin(2 * np.pi * rng.uniform(2.0, 4.0) * t)
         phase = 2 * np.pi * np.cumsum(freq_hz) / self.sample_rate
         limit = HIGHEST_TONE * self.sample_rate
-        # A faint octave above the whistle, as most birds have.
         whistle = np.sin(phase) * (freq_hz < limit) + 0.07 * np.sin(2 * phase) * (2 * freq_hz < limit)
         return whistle * soft_ends(n, self.sample_rate, attack_s) * 10 ** (rng.normal(0, 1.0) / 20)
 
@@ -161,7 +154,7 @@ def fast_trill(voice: Voice) -> np.ndarray:
 def buzz(voice: Voice) -> np.ndarray:
     """Broad rasps: a modulation too fast for an ear or a mel image to follow."""
     times = 2 + max(0, voice.bird.extra_notes)
-    return voice.repeat(times, lambda: voice.note(3900, 3600, 0.42, vibrato_hz=95, depth_hz=900), pause_s=0.12)
+    return voice.repeat(times, lambda: voice.note(3900, 3600, 0.42, vibrato=(95, 900)), pause_s=0.12)
 
 
 def two_notes(voice: Voice) -> np.ndarray:
@@ -177,8 +170,7 @@ def harmonic_caws(voice: Voice) -> np.ndarray:
         n = voice.samples(voice.rng.uniform(0.30, 0.38))
         f0_hz = voice.bird.pitch * (500 + 140 * np.sin(np.pi * np.linspace(0.05, 0.95, n)))
         phase = 2 * np.pi * np.cumsum(f0_hz) / voice.sample_rate
-        limit = HIGHEST_TONE * voice.sample_rate
-        stack = sum(k**-0.4 * np.sin(k * phase) * (k * f0_hz < limit) for k in range(1, 10))
+        stack = sum(k**-0.4 * np.sin(k * phase) * (k * f0_hz < HIGHEST_TONE * voice.sample_rate) for k in range(1, 10))
         return stack * soft_ends(n, voice.sample_rate, 0.05)
 
     return voice.repeat(3 + voice.bird.extra_notes, caw, pause_s=0.20)
@@ -197,7 +189,7 @@ def ticks(voice: Voice) -> np.ndarray:
 
 def warble(voice: Voice) -> np.ndarray:
     """One long note that swings widely, five times a second."""
-    return voice.note(3300, 3300, 1.35 + 0.3 * voice.bird.extra_notes, vibrato_hz=5, depth_hz=850)
+    return voice.note(3300, 3300, 1.35 + 0.3 * voice.bird.extra_notes, vibrato=(5, 850))
 
 
 def rising_series(voice: Voice) -> np.ndarray:
@@ -220,7 +212,7 @@ def bouncing_ball(voice: Voice) -> np.ndarray:
 def vibrato_whistle(voice: Voice) -> np.ndarray:
     """One long, nearly level whistle that trembles."""
     duration_s = 1.35 + 0.3 * voice.bird.extra_notes
-    return voice.note(2900, 2850, duration_s, vibrato_hz=7, depth_hz=110, attack_s=0.25)
+    return voice.note(2900, 2850, duration_s, vibrato=(7, 110), attack_s=0.25)
 
 
 SPECIES: dict[str, Species] = {
@@ -257,9 +249,8 @@ def shaped_noise(rng: np.random.Generator, n: int, sample_rate: int, gain: Calla
     """White noise, float32 [n], whose spectrum is multiplied by `gain(freqs_hz)`, scaled to RMS 1."""
     size = fft.next_fast_len(max(n, 2), real=True)
     freqs_hz = np.maximum(fft.rfftfreq(size, 1 / sample_rate), 20.0)
-    white = rng.standard_normal(size, dtype=np.float32)
-    x = fft.irfft(fft.rfft(white) * gain(freqs_hz).astype(np.float32), size)[:n]
-    return unit_rms(x)
+    spectrum = fft.rfft(rng.standard_normal(size, dtype=np.float32)) * gain(freqs_hz).astype(np.float32)
+    return unit_rms(fft.irfft(spectrum, size)[:n])
 
 
 def coloured_noise(rng: np.random.Generator, n: int, sample_rate: int, slope_db_per_octave: float) -> np.ndarray:
@@ -272,6 +263,12 @@ def band_noise(rng: np.random.Generator, n: int, sample_rate: int, fmin_hz: floa
     return shaped_noise(rng, n, sample_rate, lambda f: 1 / np.sqrt((1 + (fmin_hz / f) ** 8) * (1 + (f / fmax_hz) ** 8)))
 
 
+def convolve(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """The first len(x) samples of the convolution. (Importing scipy.signal takes longer than all its uses here.)"""
+    size = fft.next_fast_len(len(x) + len(kernel), real=True)
+    return fft.irfft(fft.rfft(x, size) * fft.rfft(kernel, size), size)[: len(x)]
+
+
 def swell(rng: np.random.Generator, n: int, sample_rate: int, every_s: float, low: float) -> np.ndarray:
     """A slow random envelope [n] between `low` and 1, with a new level every `every_s`."""
     knots = int(n / sample_rate / every_s) + 3
@@ -282,10 +279,10 @@ def swell(rng: np.random.Generator, n: int, sample_rate: int, every_s: float, lo
 def bursts(rng: np.random.Generator, n: int, sample_rate: int, per_s: float, length_s: float) -> np.ndarray:
     """An envelope [n] of decaying bursts at random times and of random strength."""
     impulses = np.zeros(n, np.float32)
-    count = rng.poisson(per_s * n / sample_rate) + 1
-    impulses[rng.integers(0, n, count)] = rng.exponential(1.0, count)
+    at = rng.integers(0, n, rng.poisson(per_s * n / sample_rate) + 1)
+    impulses[at] = rng.exponential(1.0, len(at))
     decay = np.exp(-np.arange(round(5 * length_s * sample_rate)) / (length_s * sample_rate))
-    return signal.oaconvolve(impulses, decay.astype(np.float32))[:n]
+    return convolve(impulses, decay.astype(np.float32))
 
 
 def wind(rng: np.random.Generator, n: int, sample_rate: int) -> np.ndarray:
@@ -321,11 +318,7 @@ def insects(rng: np.random.Generator, n: int, sample_rate: int) -> np.ndarray:
 def engine(rng: np.random.Generator, n: int, sample_rate: int) -> np.ndarray:
     """A motor far off: harmonics of a low, slowly drifting pitch."""
     phase = 2 * np.pi * np.cumsum(rng.uniform(40, 90) * swell(rng, n, sample_rate, 2.0, 0.9), dtype=float) / sample_rate
-    turn = np.exp(1j * phase).astype(np.complex64)  # its k-th power is the k-th harmonic, and cheaper than a sine
-    hum, power = np.zeros(n, np.float32), np.ones(n, np.complex64)
-    for k in range(1, 25):
-        power *= turn
-        hum += k**-0.7 * (power * np.exp(1j * rng.uniform(0, 2 * np.pi)).astype(np.complex64)).real
+    hum = sum(k**-0.7 * np.sin(k * phase + rng.uniform(0, 2 * np.pi)) for k in range(1, 16))
     return unit_rms(hum) * swell(rng, n, sample_rate, 3.0, 0.4) + 0.5 * coloured_noise(rng, n, sample_rate, -4)
 
 
@@ -376,23 +369,22 @@ def reverberate(x: np.ndarray, rng: np.random.Generator, sample_rate: int, rt60_
     tail[: round(0.008 * sample_rate)] = 0.0  # the first echo comes from trees some metres off
     tail *= 10 ** (wet_db / 20) / np.sqrt(np.sum(tail**2) + 1e-12)
     tail[0] = 1.0
-    return signal.oaconvolve(x, tail)[: len(x)]
+    return convolve(x, tail)
 
 
 def render(rng: np.random.Generator, duration_s: float, place: Place, calls: list[Call], peak: float) -> np.ndarray:
     """A whole recording: float32 [samples, channels] whose largest magnitude is `peak` (1.0 is full scale).
 
-    A call's level is set against the background's mean power in its species' band, before the echoes are added. In
-    stereo the second channel hears the birds a fraction of a millisecond later and not quite as loud, and half of its
-    background is its own.
+    A call's level is set against the background's mean power in its species' band, before echoes. In stereo the second
+    channel hears the birds a little later and fainter, and half of its background is its own.
     """
     n = round(duration_s * place.sample_rate)
     noise = background(rng, n, place)
-    freqs_hz, density = signal.welch(noise, place.sample_rate, nperseg=min(n, 2048))
+    below = np.cumsum(np.abs(fft.rfft(noise)) ** 2, dtype=float) * 2 / n**2  # noise power below each frequency
     birds = np.zeros(n)
     for call in calls:
-        in_band = (freqs_hz >= call.species.fmin_hz) & (freqs_hz <= call.species.fmax_hz)
-        noise_rms = np.sqrt(np.sum(density[in_band]) * (freqs_hz[1] - freqs_hz[0]))
+        low, high = (min(int(f * duration_s), n // 2) for f in (call.species.fmin_hz, call.species.fmax_hz))
+        noise_rms = np.sqrt(below[high] - below[low])
         heard = through_air(call.phrase, place.sample_rate, call.snr_db)
         heard *= noise_rms * 10 ** (call.snr_db / 20) / np.sqrt(np.mean(heard[call.phrase != 0.0] ** 2))
         start = round(call.start_s * place.sample_rate)
@@ -400,7 +392,7 @@ def render(rng: np.random.Generator, duration_s: float, place: Place, calls: lis
     birds = reverberate(birds, rng, place.sample_rate, place.rt60_s, place.wet_db)
     channels = [birds + noise]
     for _ in range(1, place.channels):
-        delay = int(rng.integers(3, 20))
+        delay = int(rng.integers(3, 20))  # samples
         later = np.concatenate([np.zeros(delay), birds[:-delay]]) * 10 ** (rng.uniform(-3, 0) / 20)
         channels.append(later + np.sqrt(0.5) * noise + np.sqrt(0.5) * background(rng, n, place))
     audio = np.stack(channels, axis=1)

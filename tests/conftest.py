@@ -10,17 +10,23 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 from src import bundle
 from src.bundle import Bundle
 from src.recipe import Recipe
+
+# The machines that tests run on are shared: a slow example is no failure.
+hypothesis.settings.register_profile("birdcall", deadline=None)
+hypothesis.settings.load_profile("birdcall")
 
 ROOT = Path(__file__).resolve().parent.parent
 TONES_HZ = {"low": 600.0, "mid": 2500.0, "high": 8000.0}
@@ -51,11 +57,11 @@ def tone(seconds: float, sample_rate: int, *names: str, amplitude: float = 0.3) 
 
 @pytest.fixture(scope="session")
 def tone_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A real bundle that needs no training: a species for each third of the mel scale, with a tone of TONES_HZ in it.
+    """A real bundle that needs no training: a species for each third of the mel scale, where a tone of TONES_HZ lies.
 
-    The probability is a sigmoid of the loudest mel band of the third, in dB, averaged over the window: above 0.99 for a
-    `tone` that fills the window, above 0.5 for one that fills 40 % of it, below 0.05 for silence. Windows are of 5 s every
-    5 s, at 32 kHz and with a high-pass. Shared by all tests: copy its folder before you change anything in it.
+    The probability is a sigmoid of the loudest mel band of the third, in dB, averaged over the window: above 0.99 for
+    a `tone` that fills the window, above 0.5 for one that fills 40 % of it, below 0.05 for silence. Windows are of 5 s
+    every 5 s, at 32 kHz and with a high-pass. Shared by all tests: copy its folder before you change anything in it.
     """
     import tensorflow as tf
 
@@ -158,3 +164,20 @@ def virtual_microphone() -> Iterator[VirtualMicrophone]:
             yield microphone
         finally:
             microphone.stop()
+
+
+@pytest.fixture(scope="session")
+def small_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A competition in small: the built-in sample with 3 recordings a species and soundscapes of 30 s. Do not change it."""
+    from src.sample import make_sample
+
+    folder = tmp_path_factory.mktemp("data") / "small"
+    make_sample(folder, jobs=2, recordings_per_species=3, soundscape_s=30.0, nocall_kinds=3)
+    return folder
+
+
+def run(script: str, *arguments: object, env: dict | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    """Run a script of the repository as a user does; its output as text."""
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    environment = {**os.environ, **(env or {}), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)

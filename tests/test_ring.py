@@ -1,4 +1,4 @@
-"""The ring buffer between the sound card and the model: what is read is what was written, minus what is counted as lost."""
+"""The ring between the sound card and the model: what is read is what was written, minus what is counted as lost."""
 
 from __future__ import annotations
 

@@ -73,7 +73,9 @@ def _print_table(
     codes = [*labels, competition.NOCALL]
     f1 = metrics.species_f1(true, answered, codes)
     rows = [sum(code in row for row in true) for code in codes]
-    print(f"\nrow F1      {metrics.row_f1(true, answered):.3f}   on {len(true)} rows of soundscapes the model never heard")
+    print(
+        f"\nrow F1      {metrics.row_f1(true, answered):.3f}   on {len(true)} rows of soundscapes the model never heard"
+    )
     print(f"all nocall  {metrics.row_f1(true, [set()] * len(true)):.3f}   on the same rows")
     print(f"threshold   {kept.threshold:.2f}    fitted on {kept.threshold_source}\n")
     table = pd.DataFrame({"species": codes, "rows": rows, "F1": [f1[code] for code in codes]})

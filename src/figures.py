@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
 from src.audio import AudioFile, file_windows
 from src.evaluation import Evaluation
@@ -103,3 +104,23 @@ def _save(figure: plt.Figure, path: Path) -> None:
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=90)
     plt.close(figure)
+
+
+def overview(path: Path, described: pd.DataFrame, species: pd.DataFrame) -> None:
+    """Recordings and sources a species, lengths, sampling rates (see exploration.py for the tables)."""
+    figure = plt.figure(figsize=(12, 3 + 0.16 * len(species)), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(3, 2))
+    axes = left.subplots()
+    axes.barh(species.ebird_code, species.recordings, color="#8ab6b0", label="recordings")
+    axes.barh(species.ebird_code, species.sources, color="#264653", height=0.4, label="sources")
+    axes.set(xlabel="number", title="Recordings and sources a species", ylim=(-0.6, len(species) - 0.4))
+    axes.tick_params(axis="y", labelsize=7)
+    axes.legend()
+    good = described[described.fault == ""]
+    lengths, rates = right.subplots(2, 1)
+    lengths.hist(good.seconds, bins=40, color="#264653")
+    lengths.set(xlabel="seconds", ylabel="recordings", title="Length")
+    counts = good.sample_rate.value_counts().sort_index()
+    rates.bar([f"{rate / 1000:g}" for rate in counts.index], counts, color="#264653")
+    rates.set(xlabel="kHz", ylabel="recordings", title="Sampling rate")
+    _save(figure, path)

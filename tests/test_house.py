@@ -1,0 +1,69 @@
+"""The house itself: what may import what, scripts that answer --help, modules a person can read."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run
+
+SCRIPTS = ["prepare.py", "train.py", "evaluate.py", "predict.py", "explore.py", "edge/listen.py"]
+FIELD = ["src.predictor", "src.audio", "src.soundscape", "src.bundle", "src.outputs"]
+FIELD += [f"edge.{path.stem}" for path in sorted((ROOT / "edge").glob("*.py")) if path.stem != "__init__"]
+MODULES = sorted([*ROOT.glob("*.py"), *ROOT.glob("src/*.py"), *ROOT.glob("edge/*.py")])
+NO_TENSORFLOW = (
+    "import sys\n"
+    "class Refuse:\n"
+    "    def find_spec(self, name, path=None, target=None):\n"
+    "        if name.split('.')[0] in ('tensorflow', 'keras', 'librosa'):\n"
+    "            raise ImportError(f'{name} may not be imported here')\n"
+    "sys.meta_path.insert(0, Refuse())\n"
+)
+
+
+def test_the_field_s_modules_import_where_tensorflow_cannot_be():
+    lines = NO_TENSORFLOW + "\n".join(f"import {name}" for name in FIELD)
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_predict_answers_a_real_soundscape_where_tensorflow_cannot_be(tone_bundle, real_data, tmp_path):
+    (soundscape,) = (real_data / "birdsong-recognition/example_test_audio").glob("ORANGE*.mp3")
+    arguments = ["predict.py", "--model", str(tone_bundle.folder), str(soundscape), "-o", str(tmp_path / "d.csv")]
+    lines = NO_TENSORFLOW + f"sys.argv = {arguments!r}\nimport runpy\nrunpy.run_path('predict.py', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "d.csv").is_file()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_shows_commands_and_imports_nothing_heavy(script):
+    done = run(script, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"python {script}" in done.stdout, "an example to copy"
+    traced = subprocess.run(
+        [sys.executable, "-X", "importtime", script, "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    imported = {line.split("|")[-1].strip() for line in traced.stderr.splitlines()}
+    assert not imported & {"numpy", "pandas", "tensorflow", "keras", "sounddevice"}
+
+
+def test_modules_import_one_way_and_no_module_knows_a_script():
+    scripts = {Path(script).stem for script in SCRIPTS}
+    for path in ROOT.glob("src/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert not any(alias.name == "*" for alias in node.names), path
+                names = [node.module or ""]
+            assert not {name.split(".")[0] for name in names} & (scripts | {"edge"}), path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_a_module_says_what_it_is_for_and_is_short_enough_to_read(path):
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), "a module opens with what it is for"
+    assert len(text.splitlines()) <= 410

@@ -1,0 +1,195 @@
+"""Prepared windows: what is made of each recording, the same bytes whoever makes them, never half."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import run
+
+from src import competition, shards
+from src.audio import AudioError, AudioFile, file_windows
+from src.errors import UserError
+from src.recipe import preset
+from src.spectrogram import log_mel, to_bytes
+
+
+def is_odd(path: str) -> bool:
+    """Whether a recording cannot be decoded, is cut short or is shorter than a second."""
+    try:
+        with AudioFile(Path(path)) as audio:
+            list(audio.blocks())
+            return bool(audio.fault) or audio.seconds_read < 1
+    except AudioError:
+        return True
+
+
+def some_recordings(folder: Path, number: int = 20) -> pd.DataFrame:
+    """Recordings of the small sample, the odd ones among them."""
+    recordings = competition.read_recordings(folder)
+    odd = recordings.path.map(is_odd)
+    return pd.concat([recordings[odd], recordings[~odd]]).head(number).sort_values("filename", ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return preset("default", augment=("shift", "pitch", "stretch", "noise"))
+
+
+@pytest.fixture(scope="module")
+def prepared(small_sample, recipe, tmp_path_factory) -> shards.Prepared:
+    return shards.prepare(some_recordings(small_sample), recipe, tmp_path_factory.mktemp("one") / "p", jobs=1)
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_jobs(small_sample, recipe, prepared, tmp_path):
+    two = shards.prepare(some_recordings(small_sample), recipe, tmp_path / "p", jobs=2)
+    names = sorted(str(path.relative_to(two.folder)) for path in two.folder.rglob("*") if path.is_file())
+    assert len(names) > 5
+    _, differing, errors = filecmp.cmpfiles(prepared.folder, two.folder, names, shallow=False)
+    assert (differing, errors) == ([], [])
+
+
+def test_every_window_has_each_copy_once_with_its_parent_and_drawn_parameters(prepared, recipe):
+    index = prepared.index
+    originals = index[index["transform"] == ""]
+    assert len(index) == len(originals) * (1 + len(recipe.augment))
+    assert (originals.window == originals.parent).all()
+    for _, family in index.groupby("parent"):
+        assert sorted(family["transform"]) == ["", "noise", "pitch", "shift", "stretch"]
+        assert family[["filename", "channel", "start_seconds"]].drop_duplicates().shape[0] == 1
+    pitch = index[index["transform"] == "pitch"].parameters.map(json.loads)
+    assert all(abs(drawn["pitch"]["num_semitones"]) <= 2 for drawn in pitch)
+
+
+def test_a_stored_window_is_the_log_mel_of_its_audio(prepared, small_sample, recipe):
+    row = prepared.index[(prepared.index["transform"] == "") & (prepared.index.start_seconds == 5)].iloc[0]
+    path = competition.read_recordings(small_sample).set_index("filename").path[row.filename]
+    with AudioFile(Path(path)) as audio:
+        windows = {window.start_seconds: window.samples[0] for window in file_windows(audio, recipe)}
+    size = int(np.prod(recipe.image_shape))
+    stored = np.fromfile(prepared.shard_path(row.shard), np.uint8, size, offset=row.row * size)
+    expected = to_bytes(log_mel(windows[5.0], recipe), recipe)
+    np.testing.assert_array_equal(stored.reshape(recipe.image_shape), expected)
+
+
+def test_the_status_names_every_recording_and_why_one_failed(prepared, small_sample):
+    status = prepared.status.set_index("filename")
+    assert sorted(status.index) == sorted(some_recordings(small_sample).filename)
+    failed = status[status.status == "failed"]
+    assert len(failed) == 1
+    assert failed.reason.iloc[0].startswith("cannot be decoded")
+    truncated = status[status.reason.str.startswith("truncated")]
+    assert len(truncated) == 1
+    assert truncated.status.iloc[0] == "ok"
+    assert truncated.windows.iloc[0] > 0
+
+
+def test_a_recording_shorter_than_a_window_is_one_padded_window(prepared):
+    short = prepared.status[prepared.status.seconds.between(0.01, 1)]
+    assert len(short) == 1  # the sample's recording of 0.3 s
+    rows = prepared.index[prepared.index.filename == short.filename.iloc[0]]
+    assert (rows[rows["transform"] == ""].audio_seconds - 0.3).abs().max() < 0.1
+
+
+def test_silence_and_what_is_missing_cost_one_recording_each(tmp_path, recipe):
+    import soundfile
+
+    generator = np.random.default_rng(0)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(64000), 32000)
+    soundfile.write(tmp_path / "noise.wav", generator.normal(0, 0.1, 64000), 32000)
+    names = ["absent.wav", "noise.wav", "silent.wav"]
+    table = pd.DataFrame(
+        {"filename": names, "path": [str(tmp_path / n) for n in names], "ebird_code": ["a", "b", "c"], "secondary": ""}
+    )
+    made = shards.prepare(table, preset("default"), tmp_path / "p")
+    assert list(zip(made.status.filename, made.status.status)) == [
+        ("absent.wav", "failed"),
+        ("noise.wav", "ok"),
+        ("silent.wav", "skipped"),
+    ]
+    assert list(made.status.reason) == ["No such file or directory", "", "silent throughout"]
+    with pytest.raises(UserError, match="no recording could be used"):
+        shards.prepare(table[:1], preset("default"), tmp_path / "q")
+
+
+def test_what_is_finished_is_not_redone_and_what_changed_is(small_sample, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(small_sample, data)
+    table = some_recordings(data, 40)
+    folder = tmp_path / "p"
+    first = shards.prepare(table, preset("default"), folder)
+    times = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
+    assert len(times) == 9  # three shards of three files
+
+    # Killed while it was writing: a shard without its last file, and a temporary one left behind.
+    (folder / "shards/shard-00001.json").unlink()
+    (folder / "shards/.shard-00001.99.part.bin").write_bytes(b"half")
+    changed = Path(table.path[table.filename == first.index.filename[first.index.shard == 2].iloc[0]].iloc[0])
+    changed.write_bytes(changed.read_bytes() + b"\0" * 10)
+
+    second = shards.prepare(table, preset("default"), folder)
+    after = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
+    assert sorted(after) == sorted(times)
+    kept = {name for name in times if times[name] == after[name]}
+    assert kept == {name for name in times if "00000" in name}
+    pd.testing.assert_frame_equal(first.index, second.index)
+
+
+def test_the_study_s_recipe_splits_stereo_and_cuts_ten_seconds_every_five(small_sample, tmp_path):
+    table = some_recordings(small_sample)
+    made = shards.prepare(table, preset("study2020", augment=()), tmp_path / "p", jobs=2)
+    stereo = made.index[made.index.channel == 1].filename.unique()
+    assert len(stereo) > 0
+    for filename in stereo:
+        rows = made.index[made.index.filename == filename]
+        assert (
+            rows[rows.channel == 0].start_seconds.to_numpy() == rows[rows.channel == 1].start_seconds.to_numpy()
+        ).all()
+    assert set(np.diff(sorted(made.index.start_seconds.unique()))) == {5.0}
+    size = sum(path.stat().st_size for path in made.folder.glob("shards/*.bin"))
+    assert size == len(made.index) * 224 * 625
+
+
+def test_another_recipe_goes_to_another_folder():
+    assert preset("default").prepared_id != preset("default", augment=("noise",)).prepared_id
+    assert preset("default").prepared_id != preset("default", highpass_hz=200.0).prepared_id
+    assert preset("default").prepared_id == preset("default", epochs=3, seed=5, mixup_probability=0.1).prepared_id
+
+
+def test_the_script_prepares_names_what_failed_and_exits_with_1_unless_told_to_go_on(small_sample, tmp_path):
+    arguments = ["--data", small_sample, "--folds", tmp_path / "folds.csv", "--n-folds", 3, "--jobs", 2]
+    done = run("prepare.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "cannot be decoded" in done.stdout
+    assert "1 recordings failed, the rest is ready; --keep-going accepts that" in done.stderr
+    folder = tmp_path / "input/prepared/small" / preset("default").prepared_id
+    assert (folder / "index.parquet").is_file()
+    written = (tmp_path / "folds.csv").read_bytes()
+
+    again = run("prepare.py", *arguments, "--keep-going", cwd=tmp_path)
+    assert again.returncode == 0
+    assert (tmp_path / "folds.csv").read_bytes() == written
+    anew = run("prepare.py", *arguments, "--keep-going", "--new-folds", "--seed", 3, cwd=tmp_path)
+    assert anew.returncode == 0
+    assert (tmp_path / "folds.csv").read_bytes() != written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--recipe", "none"], "no recipe is called 'none'; there are default, study2020"),
+        (["--augment", "echo"], "augmentation 'echo' is not made of shift, pitch, stretch, noise"),
+        (["--data", "nowhere"], "nowhere/train.csv: not there"),
+        (["--highpass-hz", "20000"], "highpass_hz must lie in [0, 16000)"),
+    ],
+)
+def test_a_user_s_mistake_is_a_sentence_and_no_traceback(small_sample, tmp_path, arguments, sentence):
+    done = run("prepare.py", "--data", small_sample, "--folds", tmp_path / "f.csv", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr

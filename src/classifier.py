@@ -68,8 +68,9 @@ def build(recipe: Recipe, labels: Sequence[str], weights: Path | None = None) ->
     """The network of a recipe: float32 (batch, mels, frames) in dB -> logits, float32 (batch, labels).
 
     weights: folder of a TF-Hub module to use instead of the registry's handle. Raises UserError if there are no weights
-    or the module's output is not (batch, features).
+    or the module's output is not (batch, features). The same seed gives the same initial weights.
     """
+    keras.utils.set_random_seed(recipe.seed)
     backbone = backbones.get(recipe.backbone)
     db = keras.Input(recipe.image_shape, name="log_mel")
     image = Image(name="image")(db)  # (batch, mels, frames, 1)

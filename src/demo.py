@@ -28,7 +28,7 @@ STAGES = {
     "sample": f"-m src.sample -o {SAMPLE}",
     # The sample holds a recording that cannot be decoded, as the real data does: --keep-going.
     "prepare": f"prepare.py --data {SAMPLE} --folds {FOLDS} --augment shift pitch stretch noise --keep-going",
-    "train": f"train.py --fold 0 --model tiny --data {SAMPLE} --folds {FOLDS} -o {RUN}",
+    "train": f"train.py --fold 0 --model tiny --data {SAMPLE} --folds {FOLDS} --epochs 14 -o {RUN}",
     "evaluate": f"evaluate.py {RUN} --data {SAMPLE}",
     "predict": f"predict.py --model {RUN} --test-csv {SAMPLE}/test.csv -o {SUBMISSION}",
 }

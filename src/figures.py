@@ -89,7 +89,7 @@ def soundscape(
     bottom.set(xlabel="seconds", ylim=(-0.6, len(shown) - 0.4), xlim=(0, seconds))
     bottom.set_xticks(np.arange(0, seconds + 1, row_seconds), minor=True)
     bottom.grid(axis="x", which="both", alpha=0.3)
-    bottom.legend(loc="upper right", fontsize=8, ncols=3)
+    bottom.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, ncols=3, frameon=False)
     _save(figure, path)
 
 

@@ -114,7 +114,6 @@ def fit(
 
     resume: go on after the last checkpoint in `folder`, if there is one. Raises UserError if the loss is not a number.
     """
-    keras.utils.set_random_seed(recipe.seed)
     steps = steps_of(recipe, split)
     compile_model(model, recipe, steps)
     model.optimizer.build(model.trainable_variables)

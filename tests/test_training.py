@@ -1,0 +1,267 @@
+"""Training: what it learns from, that it resumes exactly, that real TF-Hub modules move or stay, and what is exported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import run
+
+from src import competition, folds, runs, shards
+from src.errors import UserError
+from src.recipe import preset
+
+FAST = ["--epochs", 2, "--steps-per-epoch", 3, "--batch-size", 8, "--workers", 2]
+REAL = "mobilenet_v2_035"
+
+
+@pytest.fixture(scope="module")
+def data(small_sample, tmp_path_factory) -> dict:
+    """The small sample prepared, with three folds, in a working folder of its own."""
+    folder = tmp_path_factory.mktemp("work")
+    recordings = competition.read_recordings(small_sample)
+    table = folds.make_folds(recordings, 3)
+    folds.write_folds(folder / "folds/folds.csv", table)
+    recipe = preset("default", augment=("noise",))
+    prepared = shards.prepare(recordings, recipe, folder / "input/prepared/small" / recipe.prepared_id, jobs=2)
+    return {"folder": folder, "data": small_sample, "prepared": prepared, "folds": table}
+
+
+def train(data: dict, output: str, *arguments: object, model: str = "tiny", env: dict | None = None):
+    """Run train.py on fold 0, in the data's working folder."""
+    base = ["--fold", 0, "--model", model, "--data", data["data"], "-o", output]
+    return run("train.py", *base, *FAST, *arguments, env=env, cwd=data["folder"])
+
+
+@pytest.fixture(scope="module")
+def trained(data) -> Path:
+    """The folder of a fold that train.py trained."""
+    done = train(data, "runs/tiny")
+    assert done.returncode == 0, done.stderr
+    assert "fold 0: window accuracy" in done.stdout
+    return data["folder"] / "runs/tiny/fold0"
+
+
+@pytest.fixture(scope="module")
+def split(data):
+    from src import training
+
+    return training.split_fold(data["prepared"], data["folds"], 0, preset("default"))
+
+
+def test_validation_is_the_fold_s_own_unaugmented_windows_and_training_all_of_the_others(data, split):
+    windows = split.windows
+    of_fold = set(data["folds"].filename[data["folds"].fold == 0])
+    assert set(windows.filename[split.validation]) <= of_fold
+    assert (windows["transform"][split.validation] == "").all()
+    assert not set(windows.filename[split.train]) & of_fold
+    assert (windows["transform"][split.train] == "noise").any()
+    assert (windows.ebird_code[split.background] == "nocall").all()
+    assert not (split.background & ~split.train).any()
+
+
+def test_targets_hold_the_primary_species_the_secondary_ones_and_nothing_for_nocall(split):
+    windows = split.windows
+    assert (split.targets[(windows.ebird_code == "nocall").to_numpy()] == 0).all()
+    primary = windows.ebird_code.map({code: number for number, code in enumerate(split.labels)})
+    birds = primary.notna().to_numpy()
+    assert (split.targets[birds, primary[birds].astype(int)] == 1).all()
+    with_secondary = (windows.secondary != "").to_numpy()
+    assert with_secondary.any()
+    assert (split.targets[with_secondary] == 0.5).any(axis=1).all()
+
+
+def test_a_leaking_split_is_refused_before_anything_is_trained(data):
+    from src import training
+
+    table = data["folds"].copy()
+    source = table.source[table.fold == 1].value_counts().index[0]
+    table.loc[table.index[table.source == source][0], "fold"] = 0
+    with pytest.raises(UserError, match=f"source {source} are in more than one"):
+        training.split_fold(data["prepared"], table, 0, preset("default"))
+
+
+def test_a_fold_that_does_not_exist_is_named(data):
+    done = train(data, "runs/none", "--fold", 9)
+    assert done.returncode == 1
+    assert "fold 9 does not exist; folds are 0, 1, 2" in done.stderr
+
+
+def test_out_of_fold_predictions_cover_the_fold_once(trained, split):
+    oof = pd.read_parquet(trained / "oof.parquet")
+    assert len(oof) == split.validation.sum()
+    assert set(oof.fold) == {0}
+    assert oof[list(split.labels)].to_numpy().min() >= 0
+    assert oof[list(split.labels)].to_numpy().max() <= 1
+    assert not oof.duplicated(["filename", "channel", "start_seconds"]).any()
+
+
+def test_the_run_says_what_it_was_and_what_it_cost(trained):
+    described = json.loads((trained / "run.json").read_text())
+    assert "--fold 0 --model tiny" in described["command"]
+    assert described["recipe"]["backbone"] == "tiny"
+    assert described["export_difference"] < 1e-3
+    assert described["cpu_seconds"] > 0
+    history = pd.read_csv(trained / "history.csv")
+    assert list(history.epoch) == [0, 1]
+    assert history[["loss", "val_loss"]].notna().all(axis=None)
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(data, trained):
+    """An epoch, the end of the process, and the second epoch with --resume, against both at once."""
+    folder = data["folder"] / "runs/resumed/fold0"
+    stop_after_one = (
+        "import sys, src.training as training\n"
+        "kept = training._save\n"
+        "def save(*arguments):\n"
+        "    kept(*arguments)\n"
+        "    sys.exit(9)\n"
+        "training._save = save\n"
+        "import runpy\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    script = data["folder"] / "killed.py"
+    from conftest import ROOT
+
+    script.write_text(stop_after_one.replace("sys.argv[0]", repr(str(ROOT / "train.py"))))
+    base = ["--fold", 0, "--model", "tiny", "--data", data["data"], "-o", "runs/resumed", *FAST]
+    killed = run(str(script), *base, cwd=data["folder"])
+    assert killed.returncode == 9, killed.stderr
+    assert len(pd.read_csv(folder / "history.csv")) == 1
+    assert not (folder / "bundle").exists()
+
+    other = run("train.py", *base, "--learning-rate", 0.5, "--resume", cwd=data["folder"])
+    assert other.returncode == 1
+    assert "is of a run with other settings" in other.stderr
+
+    done = run("train.py", *base, "--resume", cwd=data["folder"])
+    assert done.returncode == 0, done.stderr
+    with np.load(trained / "checkpoint.npz") as whole, np.load(folder / "checkpoint.npz") as resumed:
+        assert sorted(whole.files) == sorted(resumed.files)
+        for name in set(whole.files) - {"recipe"}:
+            np.testing.assert_allclose(whole[name], resumed[name], rtol=1e-4, atol=1e-5)
+    assert len(pd.read_csv(folder / "history.csv")) == 2
+
+
+def test_a_damaged_checkpoint_is_a_sentence(data, trained):
+    folder = data["folder"] / "runs/damaged/fold0"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.npz").write_bytes((trained / "checkpoint.npz").read_bytes()[:5000])
+    done = train(data, "runs/damaged", "--resume")
+    assert done.returncode == 1
+    assert "checkpoint.npz cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_weights_are_one_sentence_with_the_handle_the_cache_and_three_ways_out(data, tmp_path):
+    done = train(data, "runs/b6", model="b6", env={"TFHUB_CACHE_DIR": str(tmp_path)})
+    assert done.returncode == 1
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "https://tfhub.dev/tensorflow/efficientnet/b6/feature-vector/1" in sentence
+    assert str(tmp_path) in sentence
+    for way in ("connect this machine once", "set TFHUB_CACHE_DIR", "--weights FOLDER"):
+        assert way in sentence
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_model_and_missing_windows_are_sentences(data, tmp_path):
+    unknown = train(data, "runs/x", model="b9")
+    assert unknown.returncode == 1
+    assert "no model is called 'b9'; there are tiny, b0, b1" in unknown.stderr
+    nothing = run("train.py", "--fold", 0, "--model", "tiny", "--data", "input/none", cwd=tmp_path)
+    assert nothing.returncode == 1
+    assert "run python prepare.py --data input/none" in nothing.stderr
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_real_module_is_fine_tuned_or_frozen_and_its_bundle_says_what_keras_says(
+    data, real_data, freeze, monkeypatch
+):
+    import keras
+
+    from src import bundle, classifier, training
+    from src.audio import AudioFile, file_windows
+    from src.predictor import Predictor
+
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(real_data / "hub"))
+    changes = {"backbone": REAL, "image_size": (96, 96), "epochs": 1, "steps_per_epoch": 2, "batch_size": 4}
+    recipe = preset("default", freeze=freeze, warmup_epochs=0.0, **changes)
+    split = training.split_fold(data["prepared"], data["folds"], 0, recipe)
+    model = classifier.build(recipe, split.labels)
+    backbone = model.get_layer("backbone")
+    before = [np.array(variable) for variable in backbone.variables]
+    kinds = ["batch statistics" if "moving" in variable.name else "weights" for variable in backbone.variables]
+    assert kinds.count("weights") > 100
+    output = data["folder"] / f"runs/real{freeze}/fold0"
+    training.fit(model, data["prepared"], split, recipe, output)
+    moved = [not np.array_equal(old, np.array(new)) for old, new in zip(before, backbone.variables)]
+    for kind in ("weights", "batch statistics"):
+        share = np.mean([flag for flag, of in zip(moved, kinds) if of == kind])
+        assert share == 0 if freeze else share > 0.9, kind
+
+    listener = classifier.with_front_end(model, recipe)
+    classifier.export(listener, output / "bundle")
+    core = Predictor([bundle.write(output / "bundle", REAL, split.labels, recipe, {})])
+    (soundscape,) = (real_data / "birdsong-recognition/example_test_audio").glob("ORANGE*.mp3")
+    with AudioFile(soundscape) as audio:
+        windows = np.stack([window.samples[0] for window in file_windows(audio, recipe)][:12])
+    expected = keras.ops.convert_to_numpy(listener(windows))
+    assert expected.std() > 0
+    assert np.abs(core.probabilities(windows) - expected).max() < 1e-3
+    silence = core.probabilities(np.zeros((1, recipe.window_samples), np.float32))
+    assert np.isfinite(silence).all()
+
+
+def test_evaluate_scores_the_run_fits_the_threshold_and_puts_it_into_the_bundle(data, trained):
+    done = run("evaluate.py", "runs/tiny", "--data", data["data"], cwd=data["folder"])
+    assert done.returncode == 0, done.stderr
+    described = json.loads((trained.parent / "evaluation.json").read_text())
+    for name in (
+        "row_f1",
+        "row_f1_all_nocall",
+        "window_accuracy",
+        "recording_accuracy",
+        "class_mean_average_precision",
+    ):
+        assert 0 <= described[name] <= 1
+        assert name in done.stdout
+    kept = json.loads((trained / "bundle/bundle.json").read_text())
+    assert kept["threshold"] == described["threshold"]
+    assert kept["threshold_source"] == "out-of-fold windows of fold0"
+    # The bundle, on the recordings themselves, says what the stored windows gave: the whole road twice.
+    mean_difference = float(done.stdout.split("mean difference ")[1].split(",")[0])
+    assert mean_difference < 0.02
+    assert len(pd.read_csv(trained.parent / "per_species.csv")) == 12
+    assert (trained.parent / "evaluation.png").stat().st_size > 10_000
+
+
+def test_a_cross_fitted_score_is_no_better_than_one_fitted_on_itself(trained, split):
+    from src import evaluation
+
+    found = evaluation.evaluate(runs.read_oof([trained], split.labels), nocall_share=0.5)
+    assert found.scores["row_f1"] <= found.scores["row_f1_fitted_on_itself"] + 0.005
+
+
+def test_a_submission_is_scored_beside_all_nocall(tmp_path):
+    (tmp_path / "truth.csv").write_text("row_id,birds\nr1,amecro\nr2,amecro amerob\nr3,nocall\n")
+    (tmp_path / "mine.csv").write_text("row_id,birds\nr3,nocall\nr1,amecro\nr2,amecro bird666\n")
+    done = run("evaluate.py", "--submission", tmp_path / "mine.csv", "--truth", tmp_path / "truth.csv")
+    assert "row F1      0.8333" in done.stdout
+    assert "all nocall  0.3333" in done.stdout
+    (tmp_path / "short.csv").write_text("row_id,birds\nr1,amecro\n")
+    short = run("evaluate.py", "--submission", tmp_path / "short.csv", "--truth", tmp_path / "truth.csv")
+    assert short.returncode == 1
+    assert "lacks 2 rows" in short.stderr
+
+
+def test_windows_that_do_not_match_the_folds_are_refused(data, tmp_path):
+    table = data["folds"][:-3]
+    folds.write_folds(tmp_path / "folds.csv", table)
+    done = train(data, "runs/x", "--folds", tmp_path / "folds.csv")
+    assert done.returncode == 1
+    assert "are in no fold" in done.stderr
+    assert not (data["folder"] / "runs/x").exists() or not shutil.os.listdir(data["folder"] / "runs/x")

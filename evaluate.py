@@ -1,7 +1,6 @@
 """How good a run is, by its out-of-fold predictions; the threshold it needs; and the score of a submission.
 
     python evaluate.py runs/b6                                # scores, threshold into the bundles, tables and a figure
-    python evaluate.py runs/b6 --data input/birdsong-recognition    # and hold the bundle against the predictions
     python evaluate.py --submission submissions/submission.csv --truth truth.csv      # the competition's score
 
 Writes RUN/evaluation.json, per_species.csv and evaluation.png. Costs seconds.
@@ -12,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from src.errors import run_script
+from src.errors import UserError, run_script
 
 # All-nocall scored this on the competition's public board: what is known of how many rows of a soundscape are empty.
 PUBLIC_NOCALL_SHARE = 0.544
@@ -23,9 +22,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?", help="a run or one of its folds")
     parser.add_argument(
-        "--data", type=Path, help="data folder: also check the bundle against the predictions, on its audio"
+        "--data", type=Path, help="the recordings, to check the bundles on (default: where training found them)"
     )
-    parser.add_argument("--nocall", type=Path, help="as given to prepare.py")
     parser.add_argument(
         "--nocall-share",
         type=float,
@@ -55,41 +53,56 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate_run(arguments: argparse.Namespace) -> list[str]:
     """Print and write a run's evaluation, keep the threshold in its bundles; returns the species."""
-    from src import bundle, evaluation, figures, runs
+    from src import bundle, evaluation, figures, oof
     from src.files import write_json, written_whole
 
     folders = evaluation.folds_of(arguments.run)
     bundles = bundle.find(folders)
     labels = bundles[0].labels
-    oof = runs.read_oof(folders, labels)
-    found = evaluation.evaluate(oof, arguments.nocall_share)
+    predictions = oof.read(folders, labels)
+    found = evaluation.evaluate(predictions, arguments.nocall_share)
     names = ", ".join(folder.name for folder in folders)
     evaluation.keep_threshold(folders, found, f"out-of-fold windows of {names}")
 
     write_json(arguments.run / "evaluation.json", {"threshold": found.threshold, "folds": names, **found.scores})
     with written_whole(arguments.run / "per_species.csv") as temporary:
         found.per_species.to_csv(temporary, index=False)
-    figures.evaluation(arguments.run / "evaluation.png", oof, found, arguments.nocall_share)
+    figures.evaluation(arguments.run / "evaluation.png", predictions, found, arguments.nocall_share)
 
     print(f"{arguments.run}: {names}, out of fold")
     for name, value in found.scores.items():
-        print(f"  {name:30} {value:.3f}" if isinstance(value, float) else f"  {name:30} {value}")
+        note = "  (the share that windows without birds are weighted to)" if name == "row_f1_all_nocall" else ""
+        print(f"  {name:30} {value:.3f}{note}" if isinstance(value, float) else f"  {name:30} {value}")
     print(f"  {'threshold':30} {found.threshold:.3f}  (now in the bundles)")
     print(found.per_species.to_string(index=False, float_format="%.2f"))
     if not found.scores["nocall_windows"]:
         print(
             "no window without birds was validated: the threshold knows nothing of empty rows; see prepare.py --nocall"
         )
-    if arguments.data:
-        from src import competition
-
-        recordings = competition.read_recordings(arguments.data, arguments.nocall)
-        compared, mean, greatest = runs.compare_with_bundle(folders, recordings)
-        print(
-            f"bundle against these predictions on {compared} windows: mean difference {mean:.4f}, greatest {greatest:.3f}"
-        )
+    check_bundles(folders, arguments.data)
     print(f"{arguments.run / 'evaluation.json'}, per_species.csv, evaluation.png")
     return list(labels)
+
+
+def check_bundles(folders: list[Path], data: Path | None) -> None:
+    """Print how far the bundles' answers to some recordings, by the predict core, are from the out-of-fold predictions."""
+    import numpy as np
+
+    from src import competition, runs
+
+    data = data or runs.data_of(folders[0])
+    if data is None:
+        print("the recordings are not where they were in training: the bundles are not checked on them; see --data")
+        return
+    answered, predicted = runs.compare_with_bundle(folders, competition.read_recordings(data))
+    if not len(answered):
+        print(f"{data}: none of the folds' recordings can be read: the bundles are not checked on them")
+        return
+    difference = np.abs(answered - predicted).max(axis=1)
+    print(
+        f"the bundles' answers to {len(answered)} of these windows, from the recordings: "
+        f"mean difference {difference.mean():.4f}, greatest {difference.max():.3f}"
+    )
 
 
 def score_submission(arguments: argparse.Namespace, labels: list[str] | None) -> None:
@@ -100,8 +113,6 @@ def score_submission(arguments: argparse.Namespace, labels: list[str] | None) ->
     answers = competition.read_truth(arguments.submission)
     missing = [row_id for row_id in truth if row_id not in answers]
     if missing:
-        from src.errors import UserError
-
         raise UserError(
             f"{arguments.submission}: lacks {len(missing)} rows of {arguments.truth}, {missing[0]} among them"
         )

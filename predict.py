@@ -11,10 +11,16 @@ on stderr, and its rows are answered as far as they can be, else `nocall`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src.errors import UserError, run_script
+
+if TYPE_CHECKING:
+    from src.predictor import Predictor
+    from src.recipe import Recipe
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -51,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     from src import bundle, predictor
 
+    output = arguments.output or Path("submissions/submission.csv" if arguments.test_csv else "detections.csv")
+    check_writable(output)
     bundles = bundle.find(arguments.model)
     core = predictor.Predictor(bundles, arguments.threads)
     hop_seconds = hop_of(core.recipe, arguments.overlap)
@@ -59,15 +67,27 @@ def main(argv: list[str] | None = None) -> int:
         print(f"threshold {threshold} was never fitted: run python evaluate.py on the run", file=sys.stderr)
 
     if arguments.test_csv:
-        faults = answer_rows(arguments, core, threshold, hop_seconds)
+        faults = answer_rows(arguments, core, threshold, hop_seconds, output)
     else:
-        faults = answer_files(arguments, core, threshold, hop_seconds)
+        faults = answer_files(arguments, core, threshold, hop_seconds, output)
     for name, reason in faults:
         print(f"{name}: {reason}", file=sys.stderr)
     return int(bool(faults))
 
 
-def hop_of(recipe, overlap: float | None) -> float:
+def check_writable(output: Path) -> None:
+    """Raise UserError now, and not after hours of work, if nothing can be written to `output`."""
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder; -o takes the name of a CSV file")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror})") from error
+    if not os.access(output.parent, os.W_OK):
+        raise UserError(f"{output}: cannot be written (no right to write in {output.parent})")
+
+
+def hop_of(recipe: Recipe, overlap: float | None) -> float:
     """Seconds between the starts of neighbouring windows."""
     if overlap is None:
         return recipe.hop_seconds
@@ -76,12 +96,14 @@ def hop_of(recipe, overlap: float | None) -> float:
     return recipe.window_seconds - overlap
 
 
-def answer_rows(arguments: argparse.Namespace, core, threshold: float, hop_seconds: float) -> list[tuple[str, str]]:
+def answer_rows(
+    arguments: argparse.Namespace, core: Predictor, threshold: float, hop_seconds: float, output: Path
+) -> list[tuple[str, str]]:
     """Write a submission for a test.csv: every row once, in its order. Returns (file, what was wrong) pairs."""
     import numpy as np
     from tqdm import tqdm
 
-    from src import audio, competition, predictor, soundscape
+    from src import audio, competition, outputs, predictor, soundscape
 
     rows = competition.read_rows(arguments.test_csv)
     folder = arguments.test_audio or arguments.test_csv.parent / "test_audio"
@@ -109,14 +131,15 @@ def answer_rows(arguments: argparse.Namespace, core, threshold: float, hop_secon
         if beyond:
             faults.append((str(path), f"{beyond} rows lie beyond its {prediction.seconds:.1f} s; answered nocall"))
 
-    output = arguments.output or Path("submissions/submission.csv")
-    competition.write_submission(output, rows.row_id, (answers[row_id] for row_id in rows.row_id))
+    outputs.write_submission(output, rows.row_id, (answers[row_id] for row_id in rows.row_id))
     called = sum(bool(birds) for birds in answers.values())
     print(f"{output}: {len(rows)} rows, {called} with birds, {len(rows) - called} nocall")
     return faults
 
 
-def answer_files(arguments: argparse.Namespace, core, threshold: float, hop_seconds: float) -> list[tuple[str, str]]:
+def answer_files(
+    arguments: argparse.Namespace, core: Predictor, threshold: float, hop_seconds: float, output: Path
+) -> list[tuple[str, str]]:
     """Write the detections of recordings and folders. Returns (file, what was wrong) pairs."""
     from tqdm import tqdm
 
@@ -134,25 +157,35 @@ def answer_files(arguments: argparse.Namespace, core, threshold: float, hop_seco
         seconds += prediction.seconds
         tables.append(outputs.detections(str(path), prediction, core.labels, threshold))
 
-    output = arguments.output or Path("detections.csv")
     number = outputs.write_detections(output, tables)
     print(f"{output}: {number} detections in {len(tables)} files, {seconds / 60:.1f} minutes")
     return faults
 
 
 def find_recordings(paths: list[Path]) -> list[Path]:
-    """The audio files given and those in the folders given, each once. Raises UserError if there are none."""
-    from src.competition import AUDIO_SUFFIXES
+    """The audio files given and those in the folders given, each once; names on stderr what is passed over.
+
+    Raises UserError if a folder holds none.
+    """
+    from src.audio import AUDIO_SUFFIXES
 
     found = []
     for path in paths:
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
-            if not inside:
-                raise UserError(f"{path}: holds no audio files ({', '.join(AUDIO_SUFFIXES)})")
-            found += inside
-        else:
+        if not path.is_dir():
             found.append(path)
+            continue
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        inside = [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES]
+        if not inside:
+            raise UserError(f"{path}: holds no audio files ({', '.join(AUDIO_SUFFIXES)})")
+        others = sorted({file.suffix.lower() or file.name for file in files} - set(AUDIO_SUFFIXES))
+        if others:
+            number = len(files) - len(inside)
+            print(
+                f"{path}: {number} files are no audio by their names and are passed over ({', '.join(others)})",
+                file=sys.stderr,
+            )
+        found += inside
     return list(dict.fromkeys(found))
 
 

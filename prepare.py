@@ -16,7 +16,7 @@ import logging
 import sys
 from pathlib import Path
 
-from src.errors import run_script
+from src.errors import UserError, run_script
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -49,12 +49,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     folds = parser.add_argument_group("folds")
     folds.add_argument("--folds", type=Path, default=Path("folds/folds.csv"), help="written once, then reused")
-    folds.add_argument("--n-folds", type=int, default=5)
+    folds.add_argument("--n-folds", type=int, help="of new folds (default: 5)")
     folds.add_argument("--new-folds", action="store_true", help="draw the folds anew")
     folds.add_argument("--seed", type=int, default=0, help="of the folds and the augmentation")
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: one a core)")
+    parser.add_argument("--jobs", type=int, default=-1, help="processes (-1, the default: one a core)")
     parser.add_argument("--keep-going", action="store_true", help="exit 0 though recordings failed")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.jobs == 0:
+        parser.error("--jobs must be 1 or more, or -1 for one a core")
+    if arguments.n_folds is not None and arguments.n_folds < 2:
+        parser.error("--n-folds must be 2 or more")
+    return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,16 +86,22 @@ def main(argv: list[str] | None = None) -> int:
     recordings = competition.read_recordings(arguments.data, arguments.nocall)
 
     if arguments.new_folds or not arguments.folds.exists():
-        table = folds.make_folds(recordings, arguments.n_folds, arguments.seed, arguments.jobs)
+        table = folds.make_folds(recordings, arguments.n_folds or 5, arguments.seed, arguments.jobs)
         folds.write_folds(arguments.folds, table)
     table = folds.read_folds(arguments.folds)
+    if arguments.n_folds not in (None, table.fold.nunique()):
+        raise UserError(
+            f"{arguments.folds} has {table.fold.nunique()} folds; --new-folds draws {arguments.n_folds} anew"
+        )
     folds.match_folds(recordings, table, arguments.folds)
     for code, sources in folds.few_sources(table).items():
         logging.info(
             "%s has %d sources for %d folds: some folds cannot validate it", code, sources, table.fold.nunique()
         )
 
-    prepared = shards.prepare(recordings, recipe, paths.prepared_folder(arguments.data, recipe), arguments.jobs)
+    prepared = shards.prepare(
+        recordings, recipe, paths.prepared_folder(arguments.data, recipe), arguments.jobs, arguments.data
+    )
     return report(prepared, arguments.keep_going)
 
 
@@ -102,7 +113,7 @@ def report(prepared, keep_going: bool) -> int:
         print(f"{name:8} {len(rows):10} {rows.seconds.sum() / 60:8.1f} {rows.windows.sum():8}")
     for row in status[status.reason != ""].itertuples():
         print(f"{row.status:8} {row.filename}: {row.reason}")
-    print(f"windows: {prepared.folder}")
+    print(f"every recording: {prepared.folder / 'status.csv'}\nwindows: {prepared.folder}")
     failed = int((status.status == "failed").sum())
     if failed and not keep_going:
         print(f"{failed} recordings failed, the rest is ready; --keep-going accepts that", file=sys.stderr)

@@ -3,7 +3,7 @@
     python train.py --fold 0 --model b6                             # fine-tune EfficientNet-B6 on folds 1-4, validate on 0
     python train.py --fold 0 --model mobilenet_v2_035 --freeze      # train the head only
     python train.py --fold 0 --model tiny --data input/sample       # a small network of our own; needs no download
-    python train.py --fold 0 --model b6 --resume                    # go on after the last epoch that was finished
+    python train.py --fold 0 --model b6                             # again: goes on after the last finished epoch
 
 Writes runs/<model>/fold<k>/: bundle/, oof.parquet, history.csv, run.json, checkpoint.npz. Cost: see the README's tables.
 """
@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from src.errors import run_script
+from src.errors import UserError, run_script
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -41,17 +41,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--steps-per-epoch", type=int, help="batches (default: all training windows once)")
     parser.add_argument("--batch-size", type=int)
-    parser.add_argument(
-        "--learning-rate", type=float, help="greatest rate (default 1e-3; 3e-4 to fine-tune a TF-Hub model)"
-    )
+    parser.add_argument("--learning-rate", type=float, help="greatest rate, after the warm-up (default 1e-3)")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads that read and augment")
-    parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+    progress = parser.add_mutually_exclusive_group()
+    progress.add_argument("--resume", action="store_true", help="there must be finished epochs to go on after")
+    progress.add_argument("--restart", action="store_true", help="train anew, whatever was finished")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Split, build, fit, predict out of fold, export, check the export."""
+    """Split, build, fit, predict out of fold, export and check."""
     arguments = parse(argv)
     started = time.perf_counter(), time.process_time()
     print("starting TensorFlow", file=sys.stderr)
@@ -59,40 +59,57 @@ def main(argv: list[str] | None = None) -> int:
 
     # Imported after the command line, so that --help answers at once; quietly, since TensorFlow talks about CUDA.
     with quiet.native_stderr():
-        from src import backbones, bundle, classifier, competition, folds, paths, runs, shards, training
+        from src import backbones, classifier, competition, folds, oof, paths, runs, shards, training
+        from src.recipe import changed
 
-        runs.use_gpu_politely()
+        device = training.prepare_device()
+    print(f"training on {device}", file=sys.stderr)
 
-    backbone = backbones.get(arguments.model)
+    recordings = competition.read_recordings(arguments.data)
     prepared = shards.open_prepared(arguments.prepared or paths.latest_prepared(arguments.data))
-    recipe = runs.training_recipe(
+    recipe = changed(
         prepared.recipe,
-        backbone=backbone.name,
+        backbone=backbones.get(arguments.model).name,
         freeze=arguments.freeze,
         image_size=arguments.image_size and tuple(arguments.image_size),
         optimizer=arguments.optimizer,
         epochs=arguments.epochs,
         steps_per_epoch=arguments.steps_per_epoch,
         batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate or runs.default_rate(backbone, arguments.freeze),
+        learning_rate=arguments.learning_rate,
         seed=arguments.seed,
     )
-    folder = paths.fold_folder(arguments.output or paths.RUNS / backbone.name, arguments.fold)
-
+    folder = paths.fold_folder(arguments.output or paths.RUNS / recipe.backbone, arguments.fold)
     split = training.split_fold(prepared, folds.read_folds(arguments.folds), arguments.fold, recipe)
     model = classifier.build(recipe, split.labels, arguments.weights)
-    history = training.fit(model, prepared, split, recipe, folder, arguments.workers, arguments.resume)
+    go_on_or_begin(folder, arguments)
+    history = training.fit(model, prepared, split, recipe, folder, arguments.workers, str(arguments.weights or ""))
 
-    oof = training.out_of_fold(model, prepared, split, recipe, arguments.workers)
-    runs.write_oof(folder, oof)
+    predictions = training.out_of_fold(model, prepared, split, recipe, arguments.workers)
+    oof.write(folder, predictions)
     listener = classifier.with_front_end(model, recipe)
-    classifier.export(listener, folder / "bundle")
-    exported = bundle.write(folder / "bundle", backbone.name, split.labels, recipe, runs.versions())
-    difference = runs.check_export(listener, exported, competition.read_recordings(arguments.data), oof)
-    runs.write_run(folder, recipe, model, split, history, started, difference)
+    difference = runs.publish(folder, listener, split.labels, recipe, recordings, predictions)
+    runs.write_run(folder, arguments.data, recipe, model, split, history, started, difference)
 
-    print(runs.summary(oof, split.labels, arguments.fold, folder, started))
+    by_window, by_recording = oof.accuracies(oof.as_arrays(predictions, split.labels))
+    print(f"fold {arguments.fold}: window accuracy {by_window:.3f}, recording accuracy {by_recording:.3f}")
+    print(
+        f"{time.perf_counter() - started[0]:.0f} s, {time.process_time() - started[1]:.0f} CPU s; {folder / 'bundle'}"
+    )
     return 0
+
+
+def go_on_or_begin(folder: Path, arguments: argparse.Namespace) -> None:
+    """Keep what is in the fold's folder, or make room for a new training, as --resume and --restart say."""
+    from src import runs
+
+    checkpoint = folder / "checkpoint.npz"
+    if arguments.resume and not checkpoint.exists():
+        raise UserError(f"{checkpoint}: not there, so there is nothing to resume")
+    if arguments.restart or not checkpoint.exists():
+        runs.begin(folder)
+    else:
+        print(f"going on after the last finished epoch in {folder}; --restart trains anew", file=sys.stderr)
 
 
 if __name__ == "__main__":

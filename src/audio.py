@@ -24,6 +24,11 @@ from src import quiet
 from src.recipe import Recipe
 
 BLOCK_SECONDS = 10.0
+# What libsndfile reads, and what it does not though it is audio: such a file is tried, so that it fails by name.
+READABLE_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
+UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".wv", ".ape", ".amr", ".webm")
+AUDIO_SUFFIXES = READABLE_SUFFIXES + UNREADABLE_SUFFIXES
+LEAST_RATE_HZ, GREATEST_RATE_HZ = 1000, 1_000_000  # outside, a header is damaged: blocks would be of any size
 
 
 class AudioError(Exception):
@@ -80,8 +85,12 @@ class AudioFile:
             reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
             if "does not exist" in reason:  # libsndfile's word for an mp3 it can make nothing of, which is there
                 reason = "not audio, or damaged from its beginning"
+            if self.path.suffix.lower() in UNREADABLE_SUFFIXES:
+                reason = "a format that libsndfile does not read; convert it to FLAC: ffmpeg -i IN OUT.flac"
             raise AudioError(f"cannot be decoded: {reason.strip()}") from error
         self.sample_rate = self._file.samplerate  # Hz
+        if not LEAST_RATE_HZ <= self.sample_rate <= GREATEST_RATE_HZ:
+            raise AudioError(f"cannot be decoded: its header says {self.sample_rate} Hz")
         self.channels = self._file.channels
         self.frames_promised = self._file.frames
 
@@ -234,13 +243,21 @@ def file_windows(
     hop_seconds: float | None = None,
     block_seconds: float = BLOCK_SECONDS,
 ) -> Iterator[Window]:
-    """Yield a file's windows; `channels` is "mono" (their mean) or "split" (all of them, in one window each)."""
-    stream = None
+    """Yield a file's windows; `channels` is "mono" (their mean) or "split" (all of them, in one window each).
+
+    Raises AudioError if the file gives no window.
+    """
+    stream, number = None, 0
     for block in audio.blocks(block_seconds):
         if channels == "mono":
             block = block.mean(axis=1, keepdims=True)
         if stream is None:
             stream = WindowStream(audio.sample_rate, recipe, block.shape[1], hop_seconds)
-        yield from stream.push(block)
-    if stream is not None:
-        yield from stream.finish()
+        for window in stream.push(block):
+            number += 1
+            yield window
+    for window in stream.finish() if stream else ():
+        number += 1
+        yield window
+    if not number:
+        raise AudioError(f"holds no audio: {audio.frames_read} frames are no sample at {recipe.sample_rate} Hz")

@@ -1,8 +1,7 @@
-"""The competition's files (Cornell Birdcall Identification, `birdsong-recognition`): recordings, rows to answer, submission.
+"""The competition's files (Cornell Birdcall Identification, `birdsong-recognition`): recordings, rows to answer, truth.
 
     recordings = read_recordings(Path("input/birdsong-recognition"))    # a table, one row a recording
     rows = read_rows(Path("input/birdsong-recognition/test.csv"))       # row_id, audio_id, end_seconds
-    write_submission(path, rows, answers)
 
 The host's traps, as they are handled here: `seconds` is a window's end; rows of site_3 have none and stand for the whole
 file; an empty `birds` cell means no call; secondary labels are a stringified list in the form of primary_label, some of
@@ -12,17 +11,16 @@ species outside the competition; four species have two scientific names, so ever
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from src.audio import AUDIO_SUFFIXES
 from src.errors import UserError
-from src.files import written_whole
 
 NOCALL = "nocall"
-AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus", ".aif", ".aiff", ".m4a", ".aac", ".mp2")
 
 
 def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
@@ -72,7 +70,7 @@ def read_recordings(data: Path, nocall: Path | None = None) -> pd.DataFrame:
         recordings = pd.concat([recordings, read_backgrounds(nocall)], ignore_index=True)
     twice = recordings.filename[recordings.filename.duplicated()].unique()
     if len(twice):
-        raise UserError(f"{data / 'train.csv'}: names {', '.join(twice[:5])} more than once; file names must be unique")
+        raise UserError(f"{data}: {', '.join(twice[:5])} more than once; file names must be unique, backgrounds' too")
     return recordings.sort_values("filename", ignore_index=True)
 
 
@@ -170,13 +168,6 @@ def read_truth(path: Path, labels: Sequence[str] | None = None) -> dict[str, set
         codes = {code for code in birds.split() if known is None or code in known}
         truth[row_id] = codes or {NOCALL}
     return truth
-
-
-def write_submission(path: Path, row_ids: Iterable[str], answers: Iterable[Iterable[str]]) -> None:
-    """Write `row_id,birds`: codes sorted and separated by spaces, `nocall` where there are none."""
-    birds = [" ".join(sorted(codes)) or NOCALL for codes in answers]
-    with written_whole(path) as temporary:
-        pd.DataFrame({"row_id": list(row_ids), "birds": birds}).to_csv(temporary, index=False)
 
 
 def read_events(path: Path) -> pd.DataFrame:

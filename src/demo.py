@@ -29,7 +29,7 @@ STAGES = {
     # The sample holds a recording that cannot be decoded, as the real data does: --keep-going.
     "prepare": f"prepare.py --data {SAMPLE} --folds {FOLDS} --augment shift pitch stretch noise --keep-going",
     "train": f"train.py --fold 0 --model tiny --data {SAMPLE} --folds {FOLDS} --epochs 14 -o {RUN}",
-    "evaluate": f"evaluate.py {RUN} --data {SAMPLE}",
+    "evaluate": f"evaluate.py {RUN}",
     "predict": f"predict.py --model {RUN} --test-csv {SAMPLE}/test.csv -o {SUBMISSION}",
 }
 
@@ -60,9 +60,8 @@ def _draw(labels: tuple[str, ...], truth: dict[str, set[str]], answers: dict[str
     rows = rows[rows.audio_id == rows.audio_id.iloc[0]].sort_values("end_seconds")
     recording = competition.find_audio(SAMPLE / "test_audio", rows.audio_id.iloc[0])
     recipe = bundle.find([RUN])[0].recipe
-    figures.soundscape(
-        FIGURE, recording, recipe, labels, [truth[row] for row in rows.row_id], [answers[row] for row in rows.row_id]
-    )
+    true, answered = [truth[row] for row in rows.row_id], [answers[row] for row in rows.row_id]
+    figures.soundscape(FIGURE, recording, recipe, labels, true, answered, rows.end_seconds)
 
 
 def _print_table(

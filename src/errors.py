@@ -24,4 +24,8 @@ def run_script(main: Callable[[], int]) -> None:
         # The reader of our standard output (head, less) has gone: not an error of ours.
         sys.stderr.close()
         status = 0
+    except OSError as error:
+        # A full disk, a folder that may not be written: the file's name and the system's word for it.
+        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        status = 1
     sys.exit(status)

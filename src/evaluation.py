@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src import bundle, runs
+from src import bundle
 from src.errors import UserError
 from src.metrics import (
     class_mean_average_precision,
@@ -24,7 +24,7 @@ from src.metrics import (
     species_f1,
     top1,
 )
-from src.runs import OutOfFold
+from src.oof import OutOfFold, accuracies
 
 PARTS = 5  # of the sources, for cross-fitting
 
@@ -55,12 +55,14 @@ def evaluate(oof: OutOfFold, nocall_share: float) -> Evaluation:
     """
     weights = soundscape_weights(oof.primary, nocall_share)
     threshold, fitted_f1 = fit_threshold(oof.probabilities, oof.primary, oof.secondary, nocall_share)
-    by_window, by_recording = runs.accuracies(oof)
+    thresholds = _cross_fitted(oof, nocall_share)
+    rows = clip_row_f1(oof.probabilities, oof.primary, oof.secondary, thresholds)
+    by_window, by_recording = accuracies(oof)
     birds = oof.primary >= 0
     present = np.zeros_like(oof.secondary)
     present[np.flatnonzero(birds), oof.primary[birds]] = True
     scores = {
-        "row_f1": float(np.average(_cross_fitted_rows(oof, nocall_share), weights=weights)),
+        "row_f1": float(np.average(rows, weights=weights)),
         "row_f1_all_nocall": float(np.average(oof.primary < 0, weights=weights)),
         "row_f1_fitted_on_itself": fitted_f1,
         "window_accuracy": by_window,
@@ -71,31 +73,29 @@ def evaluate(oof: OutOfFold, nocall_share: float) -> Evaluation:
         "recordings": int(oof.windows.filename[birds].nunique()),
         "sources": int(oof.windows.source[birds].nunique()),
     }
-    return Evaluation(scores, _per_species(oof, threshold), threshold)
+    return Evaluation(scores, _per_species(oof, thresholds), threshold)
 
 
-def _cross_fitted_rows(oof: OutOfFold, nocall_share: float) -> np.ndarray:
-    """Row F1 of each window at a threshold fitted on the other parts' sources: float array [windows]."""
+def _cross_fitted(oof: OutOfFold, nocall_share: float) -> np.ndarray:
+    """For each window the threshold fitted on the other parts' sources: float array [windows]."""
     names, number = np.unique(oof.windows.source.to_numpy(str), return_inverse=True)
-    part_of_source = np.random.default_rng(0).permutation(len(names)) % min(PARTS, len(names))
-    part = part_of_source[number]
-    scores = np.zeros(len(part))
+    part = (np.random.default_rng(0).permutation(len(names)) % min(PARTS, len(names)))[number]
+    thresholds = np.zeros(len(part))
     for held_out in np.unique(part):
-        judged, others = part == held_out, part != held_out
+        others = part != held_out
         if not others.any():  # one source only: there is nothing else to fit on
-            others = judged
-        threshold, _ = fit_threshold(
+            others = ~others
+        thresholds[part == held_out], _ = fit_threshold(
             oof.probabilities[others], oof.primary[others], oof.secondary[others], nocall_share
         )
-        scores[judged] = clip_row_f1(oof.probabilities[judged], oof.primary[judged], oof.secondary[judged], threshold)
-    return scores
+    return thresholds
 
 
-def _per_species(oof: OutOfFold, threshold: float) -> pd.DataFrame:
-    """For each species: its windows, recordings and sources, how many windows are recognised, and F1 at the threshold."""
+def _per_species(oof: OutOfFold, thresholds: np.ndarray) -> pd.DataFrame:
+    """For each species: its windows, recordings and sources, how many windows are recognised, and F1 at the thresholds."""
     counted = [
         {label for label, on, maybe in zip(oof.labels, row >= threshold, secondary) if on and not maybe}
-        for row, secondary in zip(oof.probabilities, oof.secondary)
+        for row, threshold, secondary in zip(oof.probabilities, thresholds, oof.secondary)
     ]
     truth = [{oof.labels[primary]} if primary >= 0 else set() for primary in oof.primary]
     f1 = species_f1(truth, counted, oof.labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 
@@ -13,12 +14,14 @@ import numpy as np
 import pandas as pd
 
 from src.audio import AudioFile, file_windows
-from src.evaluation import Evaluation
 from src.files import written_whole
 from src.metrics import THRESHOLDS, clip_row_f1, soundscape_weights
 from src.recipe import Recipe
-from src.runs import OutOfFold
 from src.spectrogram import log_mel
+
+if TYPE_CHECKING:
+    from src.evaluation import Evaluation
+    from src.oof import OutOfFold
 
 COLOURS = {"right": "#2a9d8f", "missed": "#e9c46a", "false": "#e76f51"}
 
@@ -51,11 +54,13 @@ def soundscape(
     labels: Sequence[str],
     true: Sequence[set[str]],
     answered: Sequence[set[str]],
+    end_seconds: Sequence[float],
     row_seconds: float = 5.0,
 ) -> None:
-    """A recording's spectrogram, and below it for each row which species are true and which were answered."""
+    """A recording's spectrogram, and below it what is true and what was answered in the rows that end at `end_seconds`."""
     with AudioFile(recording) as audio:
-        images = [log_mel(window.samples[0], recipe)[:, :-1] for window in file_windows(audio, recipe)]
+        windows = file_windows(audio, recipe, hop_seconds=recipe.window_seconds)
+        images = [log_mel(window.samples[0], recipe)[:, :-1] for window in windows]
     image = np.concatenate(images, axis=1)  # (mels, frames of all windows)
     seconds = len(images) * recipe.window_seconds
     shown = [code for code in labels if any(code in row for row in (*true, *answered))]
@@ -74,13 +79,13 @@ def soundscape(
     ticks = np.linspace(0, recipe.n_mels, 5)
     top.set_yticks(ticks, [f"{_mel_to_hz(tick, recipe) / 1000:.1f}" for tick in ticks])
     top.set(ylabel="kHz (mel scale)", title=recording.name)
-    for row, (true_row, answered_row) in enumerate(zip(true, answered)):
+    for end, true_row, answered_row in zip(end_seconds, true, answered):
         for place, code in enumerate(shown):
             if code in true_row or code in answered_row:
                 kind = (
                     "right" if code in true_row and code in answered_row else "missed" if code in true_row else "false"
                 )
-                bottom.barh(place, row_seconds * 0.96, left=row * row_seconds, color=COLOURS[kind], height=0.8)
+                bottom.barh(place, row_seconds * 0.96, left=end - row_seconds, color=COLOURS[kind], height=0.8)
     for kind, colour in COLOURS.items():
         bottom.barh(
             0, 0, color=colour, label={"right": "true and answered", "missed": "missed", "false": "false"}[kind]

@@ -23,6 +23,7 @@ from src.files import written_whole
 
 log = logging.getLogger(__name__)
 COLUMNS = ["filename", "ebird_code", "source", "fold"]
+COMPARED_SECONDS = 5.0
 
 
 def make_folds(recordings: pd.DataFrame, n_folds: int = 5, seed: int = 0, jobs: int = 1) -> pd.DataFrame:
@@ -32,13 +33,19 @@ def make_folds(recordings: pd.DataFrame, n_folds: int = 5, seed: int = 0, jobs: 
     one source, and so are the sources they come from. Raises UserError if there are fewer sources than folds.
     """
     source = merge_sources(recordings, jobs)
+    if n_folds < 2:
+        raise UserError(f"--n-folds must be 2 or more, not {n_folds}")
     if source.nunique() < n_folds:
         raise UserError(
             f"{source.nunique()} sources cannot fill {n_folds} folds; use --n-folds {max(2, source.nunique())}"
         )
+    most = int(recordings.ebird_code.value_counts().max())
+    if most < n_folds:
+        raise UserError(
+            f"no species has as many as {n_folds} recordings to put one in each fold; use --n-folds {max(2, most)}"
+        )
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     fold = np.full(len(recordings), -1)
-    # Every fold's score counts the same, so what matters is that each species is spread over folds as its sources allow.
     for number, (_, held_out) in enumerate(splitter.split(recordings, recordings.ebird_code, source)):
         fold[held_out] = number
     return pd.DataFrame(
@@ -67,30 +74,30 @@ def merge_sources(recordings: pd.DataFrame, jobs: int = 1) -> pd.Series:
 def duplicates(recordings: pd.DataFrame, jobs: int = 1) -> list[list[str]]:
     """Groups of file names that hold exactly the same audio, whatever their tags.
 
-    Only files whose headers agree in length, rate and channels are decoded and compared.
+    The first seconds of each are decoded and compared, and the whole of those that begin alike. Headers are not asked: an
+    mp3's length is often guessed from the file's size, tags included.
     """
-    alike = defaultdict(list)
-    for filename, path in zip(recordings.filename, recordings.path):
-        try:
-            with AudioFile(Path(path)) as audio:
-                alike[audio.frames_promised, audio.sample_rate, audio.channels].append((filename, path))
-        except AudioError:
-            continue  # cannot be read: preparation names it
-    candidates = [file for group in alike.values() if len(group) > 1 for file in group]
-    digests = Parallel(n_jobs=jobs)(delayed(_audio_digest)(path) for _, path in candidates)
-    same = defaultdict(list)
-    for (filename, _), digest in zip(candidates, digests):
-        if digest:
-            same[digest].append(filename)
-    return sorted(sorted(names) for names in same.values() if len(names) > 1)
+    files = list(zip(recordings.filename, recordings.path))
+    for whole in (False, True):
+        digests = Parallel(n_jobs=jobs)(delayed(_audio_digest)(path, whole) for _, path in files)
+        alike = defaultdict(list)
+        for file, digest in zip(files, digests):
+            if digest:  # what cannot be read is named by the preparation
+                alike[digest].append(file)
+        files = [file for group in alike.values() if len(group) > 1 for file in group]
+    return sorted(sorted(name for name, _ in group) for group in alike.values() if len(group) > 1)
 
 
-def _audio_digest(path: str) -> str:
+def _audio_digest(path: str, whole: bool) -> str:
+    """SHA-256 of a file's rate, channels and decoded audio, of its beginning or all of it; "" if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with AudioFile(Path(path)) as audio:
-            for block in audio.blocks():
+            digest.update(f"{audio.sample_rate} {audio.channels}".encode())
+            for block in audio.blocks(COMPARED_SECONDS):
                 digest.update(block.tobytes())
+                if not whole:
+                    break
     except AudioError:
         return ""
     return digest.hexdigest()

@@ -14,7 +14,8 @@ import numpy as np
 
 from src.competition import NOCALL
 
-THRESHOLDS = np.round(np.arange(0.02, 0.99, 0.01), 2)
+# Evenly spaced in the logarithm below 0.1, where the probabilities of a model that is unsure of many species crowd.
+THRESHOLDS = np.round(np.concatenate([np.geomspace(0.002, 0.1, 40)[:-1], np.arange(0.1, 0.99, 0.01)]), 4)
 
 
 def row_f1(truth: Sequence[Iterable[str]], answers: Sequence[Iterable[str]]) -> float:
@@ -69,13 +70,15 @@ def class_mean_average_precision(probabilities: np.ndarray, present: np.ndarray,
     return float(np.mean(scores)) if scores else float("nan")
 
 
-def clip_row_f1(probabilities: np.ndarray, primary: np.ndarray, secondary: np.ndarray, threshold: float) -> np.ndarray:
-    """Row F1 of each labelled window at a threshold: float array [windows].
+def clip_row_f1(
+    probabilities: np.ndarray, primary: np.ndarray, secondary: np.ndarray, threshold: float | np.ndarray
+) -> np.ndarray:
+    """Row F1 of each labelled window, float array [windows], at a threshold or at one of its own, float array [windows].
 
     primary: int array [windows], -1 for a window without birds (truth: nocall)
     secondary: bool array [windows, labels]: species that may or may not be in it, neither wanted nor held against it
     """
-    answered = (probabilities >= threshold) & ~secondary
+    answered = (probabilities >= np.reshape(threshold, (-1, 1))) & ~secondary
     number = np.maximum(answered.sum(axis=1), 1)  # an empty answer is the label nocall
     bird = primary >= 0
     right = np.where(bird, answered[np.arange(len(primary)), primary], ~answered.any(axis=1))
@@ -92,10 +95,15 @@ def fit_threshold(
     """
     weight = soundscape_weights(primary, nocall_share)
     scores = [np.average(clip_row_f1(probabilities, primary, secondary, t), weights=weight) for t in THRESHOLDS]
-    # Scores of neighbouring thresholds differ by chance; the middle of the plateau is the safer choice.
-    plateau = THRESHOLDS[np.array(scores) >= max(scores) - 0.002]
-    chosen = float(np.median(plateau).round(3))
-    return chosen, float(np.average(clip_row_f1(probabilities, primary, secondary, chosen), weights=weight))
+    # Scores of neighbouring thresholds differ by chance; the middle of the plateau around the best is the safer choice.
+    high = np.array(scores) >= max(scores) - 0.002
+    first = last = int(np.argmax(scores))
+    while first > 0 and high[first - 1]:
+        first -= 1
+    while last < len(high) - 1 and high[last + 1]:
+        last += 1
+    chosen = (first + last) // 2
+    return float(THRESHOLDS[chosen]), float(scores[chosen])
 
 
 def soundscape_weights(primary: np.ndarray, nocall_share: float) -> np.ndarray:

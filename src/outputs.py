@@ -1,4 +1,4 @@
-"""What predict.py writes besides the submission: a table of detections.
+"""What is answered, as files: the competition's submission, and a table of detections with the columns
 
 file           the recording, as it was given or found
 start_s, end_s where the window lies in it, in seconds
@@ -8,12 +8,13 @@ probability    the model's, in [0, 1]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from src.competition import NOCALL
 from src.files import written_whole
 from src.predictor import Prediction
 
@@ -45,3 +46,10 @@ def write_detections(path: Path, tables: Sequence[pd.DataFrame]) -> int:
     with written_whole(path) as temporary:
         whole.to_csv(temporary, index=False)
     return len(whole)
+
+
+def write_submission(path: Path, row_ids: Iterable[str], answers: Iterable[Iterable[str]]) -> None:
+    """Write `row_id,birds`: codes sorted and separated by spaces, `nocall` where there are none."""
+    birds = [" ".join(sorted(codes)) or NOCALL for codes in answers]
+    with written_whole(path) as temporary:
+        pd.DataFrame({"row_id": list(row_ids), "birds": birds}).to_csv(temporary, index=False)

@@ -104,6 +104,11 @@ class Recipe:
             raise UserError(
                 f"recipe: hop_seconds {self.hop_seconds:g} leaves audio between windows of {self.window_seconds:g} s"
             )
+        for name in ("shift_seconds", "pitch_semitones", "noise_amplitude", "warmup_epochs", "min_tail_seconds"):
+            if getattr(self, name) < 0:
+                raise UserError(f"recipe: {name} must be 0 or more, not {getattr(self, name)}")
+        if not 0 <= self.stretch_fraction < 1:
+            raise UserError(f"recipe: stretch_fraction must lie in [0, 1), not {self.stretch_fraction}")
         if self.channels not in ("mono", "split"):
             raise UserError(f"recipe: channels must be mono or split, not {self.channels!r}")
         if self.optimizer not in ("adam", "rmsprop"):
@@ -175,7 +180,12 @@ PRESETS = {
 
 
 def preset(name: str, **changes: object) -> Recipe:
-    """The preset called `name` with some fields changed; a change of None leaves the preset's value."""
+    """The preset called `name` with some fields changed, as by `changed`."""
     if name not in PRESETS:
         raise UserError(f"no recipe is called {name!r}; there are {', '.join(PRESETS)}")
-    return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})
+    return changed(PRESETS[name], **changes)
+
+
+def changed(recipe: Recipe, **changes: object) -> Recipe:
+    """The recipe with some fields changed; a change of None leaves what was there, as an option that was not given."""
+    return replace(recipe, **{key: value for key, value in changes.items() if value is not None})

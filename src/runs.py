@@ -1,78 +1,40 @@
-"""A run's folder: its recipe, what it cost, its out-of-fold predictions, and the check that its export says the same.
+"""A run's folder: what a fold was and cost, and its bundle, published once it is shown to say what Keras says.
 
 runs/<model>/fold<k>/run.json       recipe, command, versions, cost
-runs/<model>/fold<k>/oof.parquet    out-of-fold predictions
+runs/<model>/fold<k>/oof.parquet    out-of-fold predictions (see oof.py)
 runs/<model>/fold<k>/bundle/        what goes to the field
 """
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from src.audio import AudioFile, file_windows
-from src.bundle import Bundle
-from src.bundle import load as load_bundle
-from src.competition import NOCALL
+from src import bundle
+from src.audio import AudioError, AudioFile, file_windows
 from src.errors import UserError
-from src.files import write_json, written_whole
-from src.metrics import mean_by, top1
+from src.files import write_json
 from src.predictor import Predictor
 from src.recipe import Recipe
 
 if TYPE_CHECKING:
     import keras
 
-    from src.backbones import Backbone
     from src.training import Split
 
 EXPORT_TOLERANCE = 1e-3  # greatest difference in probability between Keras and the exported graph
 CHECKED_WINDOWS = 16
-
-
-@dataclass(frozen=True)
-class OutOfFold:
-    """Out-of-fold predictions as arrays.
-
-    windows: what each window is: filename, ebird_code, source, fold, ...
-    probabilities: float32 array [windows, labels]
-    primary: int array [windows], -1 for nocall
-    secondary: bool array [windows, labels]
-    """
-
-    labels: tuple[str, ...]
-    windows: pd.DataFrame
-    probabilities: np.ndarray
-    primary: np.ndarray
-    secondary: np.ndarray
-
-
-def training_recipe(prepared: Recipe, **changes: Any) -> Recipe:
-    """The prepared windows' recipe with the training's numbers; a change of None leaves what was there."""
-    return replace(prepared, **{key: value for key, value in changes.items() if value is not None})
-
-
-def default_rate(backbone: Backbone, freeze: bool | None) -> float:
-    """Learning rate where none is given: pretrained weights that are to be kept in mind take smaller steps."""
-    return 3e-4 if backbone.handle and not freeze else 1e-3
-
-
-def use_gpu_politely() -> None:
-    """Let TensorFlow take a GPU's memory as it needs it, instead of all at once."""
-    import tensorflow as tf
-
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def versions() -> dict[str, str]:
@@ -81,70 +43,62 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
 
-def write_oof(folder: Path, oof: pd.DataFrame) -> None:
-    """Keep the out-of-fold predictions."""
-    with written_whole(folder / "oof.parquet") as temporary:
-        oof.to_parquet(temporary, index=False)
+def begin(folder: Path) -> None:
+    """Remove what an earlier training of this fold left: it is not to stand beside the weights of the new one."""
+    for name in ("checkpoint.npz", "history.csv", "oof.parquet", "run.json"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "bundle", ignore_errors=True)
 
 
-def read_oof(folders: Sequence[Path], labels: Sequence[str]) -> OutOfFold:
-    """The out-of-fold predictions of some folds together. Raises UserError if one is absent or of other species."""
-    tables = []
-    for folder in folders:
-        try:
-            table = pd.read_parquet(folder / "oof.parquet")
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder / 'oof.parquet'}: cannot be read ({error}); train this fold again") from error
-        if list(table.columns[-len(labels) :]) != list(labels):
-            raise UserError(f"{folder / 'oof.parquet'}: answers for other species than the other folds; train it again")
-        tables.append(table)
-    return as_arrays(pd.concat(tables, ignore_index=True), labels)
+def publish(
+    folder: Path,
+    listener: keras.Model,
+    labels: Sequence[str],
+    recipe: Recipe,
+    recordings: pd.DataFrame,
+    oof: pd.DataFrame,
+) -> float:
+    """Export the network to folder/bundle, once its answers on real audio of the fold are shown to be Keras's.
 
-
-def as_arrays(oof: pd.DataFrame, labels: Sequence[str]) -> OutOfFold:
-    """A table of out-of-fold predictions as arrays."""
-    column = {code: number for number, code in enumerate(labels)}
-    secondary = np.zeros((len(oof), len(labels)), bool)
-    for row, codes in enumerate(oof.secondary):
-        for code in codes.split():
-            if code in column:
-                secondary[row, column[code]] = True
-    primary = oof.ebird_code.map(lambda code: -1 if code == NOCALL else column[code]).to_numpy(int)
-    probabilities = oof[list(labels)].to_numpy(np.float32)
-    return OutOfFold(tuple(labels), oof.drop(columns=list(labels)), probabilities, primary, secondary)
-
-
-def accuracies(oof: OutOfFold) -> tuple[float, float]:
-    """(window accuracy, recording accuracy) on windows of birds: share whose likeliest species is the labelled one."""
-    birds = oof.primary >= 0
-    by_window = top1(oof.probabilities[birds], oof.primary[birds])
-    filenames = oof.windows.filename.to_numpy()[birds]
-    names, means = mean_by(oof.probabilities[birds], filenames)
-    first = pd.Series(oof.primary[birds], index=filenames).groupby(level=0).first().loc[names].to_numpy()
-    return by_window, top1(means, first)
-
-
-def check_export(listener: keras.Model, exported: Bundle, recordings: pd.DataFrame, oof: pd.DataFrame) -> float:
-    """Greatest difference in probability between Keras and the bundle on real audio of the fold.
-
-    Raises UserError if it exceeds EXPORT_TOLERANCE, or if anything is not a number.
+    recordings: columns filename, path; oof: the fold's windows, whose recordings are listened to
+    returns: the greatest difference in probability. Raises UserError if it exceeds EXPORT_TOLERANCE or is not a number;
+    no bundle is published then.
     """
+    from src import classifier
+
+    part = folder / ".bundle.part"
+    shutil.rmtree(part, ignore_errors=True)
+    classifier.export(listener, part)
+    exported = bundle.write(part, recipe.backbone, labels, recipe, versions())
     path_of = dict(zip(recordings.filename, recordings.path))
-    windows = []
+    waveforms = []
     for filename in oof.filename.unique():
-        if filename in path_of and len(windows) < CHECKED_WINDOWS:
-            with AudioFile(Path(path_of[filename])) as audio:
-                windows += [window.samples[0] for window in file_windows(audio, exported.recipe)]
-    waveforms = np.stack(windows[:CHECKED_WINDOWS])
+        if filename in path_of and len(waveforms) < CHECKED_WINDOWS:
+            waveforms += [window[0] for window in _windows(Path(path_of[filename]), recipe, "mono").values()]
+    if not waveforms:
+        raise UserError(f"{folder}: no recording of this fold is there to check the export on; is --data right?")
+    waveforms = np.stack(waveforms[:CHECKED_WINDOWS])
     expected = listener.predict(waveforms, verbose=0)
     difference = float(np.abs(Predictor([exported]).probabilities(waveforms) - expected).max())
     if not difference <= EXPORT_TOLERANCE:
-        raise UserError(f"{exported.folder}: the exported graph differs from Keras by {difference:.3g}; do not use it")
+        raise UserError(f"{part}: the exported graph differs from Keras by {difference:.3g}; it is not published")
+    shutil.rmtree(folder / "bundle", ignore_errors=True)
+    part.rename(folder / "bundle")
     return difference
+
+
+def _windows(path: Path, recipe: Recipe, channels: str) -> dict[float, np.ndarray]:
+    """A recording's windows by their start in seconds, float32 [channels, samples]; none if it cannot be read."""
+    try:
+        with AudioFile(path) as audio:
+            return {window.start_seconds: window.samples for window in file_windows(audio, recipe, channels)}
+    except AudioError:
+        return {}
 
 
 def write_run(
     folder: Path,
+    data: Path,
     recipe: Recipe,
     model: keras.Model,
     split: Split,
@@ -157,12 +111,14 @@ def write_run(
         folder / "run.json",
         {
             "command": shlex.join(["python", *sys.argv]),
+            "data": str(data.resolve()),
             "recipe": recipe.to_dict(),
             "versions": versions(),
             "machine": {"system": platform.platform(), "processor": platform.machine()},
             "parameters": model.count_params(),
             "train_windows": int(split.train.sum()),
             "validation_windows": int(split.validation.sum()),
+            "split": split.digest,
             "export_difference": export_difference,
             "wall_seconds": round(time.perf_counter() - started[0], 1),
             "cpu_seconds": round(time.process_time() - started[1], 1),
@@ -171,33 +127,35 @@ def write_run(
     )
 
 
-def summary(oof: pd.DataFrame, labels: Sequence[str], fold: int, folder: Path, started: tuple[float, float]) -> str:
-    """What a person wants to read when a fold is done."""
-    window, recording = accuracies(as_arrays(oof, labels))
-    wall, cpu = time.perf_counter() - started[0], time.process_time() - started[1]
-    return (
-        f"fold {fold}: window accuracy {window:.3f}, recording accuracy {recording:.3f} "
-        f"({len(oof)} windows); {wall:.0f} s, {cpu:.0f} CPU s\n{folder / 'bundle'}"
-    )
+def data_of(folder: Path) -> Path | None:
+    """The data folder that a fold was trained on, if it says so and it is there."""
+    try:
+        data = Path(json.loads((folder / "run.json").read_text(encoding="utf-8"))["data"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return data if (data / "train.csv").is_file() else None
 
 
 def compare_with_bundle(
     folders: Sequence[Path], recordings: pd.DataFrame, per_fold: int = 10
-) -> tuple[int, float, float]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Hold each fold's bundle against its out-of-fold predictions on the audio of some recordings: the whole road again.
 
-    They differ by what storing windows as bytes rounds away. Returns (windows compared, mean and greatest difference).
+    recordings: columns filename, path; what is not among them or cannot be read is left out
+    returns: what the bundles answered and what was predicted, float arrays [windows, labels]. They differ by what storing
+        windows as bytes rounds away.
     """
     path_of = dict(zip(recordings.filename, recordings.path))
-    differences = []
+    answered, predicted = [], []
     for folder in folders:
-        core = Predictor([load_bundle(folder / "bundle")])
+        core = Predictor([bundle.load(folder / "bundle")])
         oof = pd.read_parquet(folder / "oof.parquet")
+        oof = oof[oof.filename.isin(path_of)]
         for filename in oof.filename.drop_duplicates().sample(frac=1, random_state=0)[:per_fold]:
-            rows = oof[(oof.filename == filename)]
-            with AudioFile(Path(path_of[filename])) as audio:
-                windows = {w.start_seconds: w.samples for w in file_windows(audio, core.recipe, core.recipe.channels)}
+            rows = oof[oof.filename == filename]
+            windows = _windows(Path(path_of[filename]), core.recipe, core.recipe.channels)
             for start, channel, expected in zip(rows.start_seconds, rows.channel, rows[list(core.labels)].to_numpy()):
-                answered = core.probabilities(windows[start][channel : channel + 1])[0]
-                differences.append(np.abs(answered - expected).max())
-    return len(differences), float(np.mean(differences)), float(np.max(differences))
+                if start in windows:
+                    answered.append(core.probabilities(windows[start][channel : channel + 1])[0])
+                    predicted.append(expected)
+    return np.array(answered), np.array(predicted)

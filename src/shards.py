@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from zlib import crc32
 
@@ -35,8 +36,9 @@ from src.files import write_json, written_whole
 from src.recipe import Recipe
 from src.spectrogram import log_mel, to_bytes
 
+FORMAT = 1  # of the windows: raise it when the code that makes them changes what it makes
+SHAPING_PACKAGES = ("soxr", "soundfile", "audiomentations", "librosa")
 RECORDINGS_PER_SHARD = 16
-STATUSES = ("ok", "skipped", "failed")
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,22 @@ class Prepared:
         return _shard_stem(self.folder, shard).with_suffix(".bin")
 
 
-def prepare(recordings: pd.DataFrame, recipe: Recipe, folder: Path, jobs: int = 1) -> Prepared:
-    """Make or complete the shards of these recordings (columns filename, path, ebird_code, secondary) in `folder`."""
-    # In the order of a hash of the names, so that each shard holds many species and reading shards in turn mixes them.
-    order = sorted(
-        range(len(recordings)), key=lambda row: (crc32(recordings.filename[row].encode()), recordings.filename[row])
-    )
-    tasks = [
-        recordings.iloc[order[first : first + RECORDINGS_PER_SHARD]].to_dict("records")
-        for first in range(0, len(order), RECORDINGS_PER_SHARD)
-    ]
+def prepare(
+    recordings: pd.DataFrame, recipe: Recipe, folder: Path, jobs: int = 1, data: Path | None = None
+) -> Prepared:
+    """Make or complete the shards of these recordings (columns filename, path, ebird_code, secondary) in `folder`.
+
+    data: where the recordings come from; a folder prepared from elsewhere is refused with a UserError, not overwritten
+    """
+    _refuse_other_data(folder, data)
+    tasks = _tasks(recordings)
     (folder / "shards").mkdir(parents=True, exist_ok=True)
-    _remove_strays(folder, len(tasks))
     waiting = [number for number, task in enumerate(tasks) if not _is_whole(folder, number, task)]
+    if waiting or _strays(folder, len(tasks)):
+        # While shards are replaced, the old index would give windows the labels of others.
+        (folder / "prepared.json").unlink(missing_ok=True)
+    for path in _strays(folder, len(tasks)):
+        path.unlink()
     with tqdm(total=len(recordings), unit="recording", desc="preparing") as bar:
         bar.update(len(recordings) - sum(len(tasks[number]) for number in waiting))
         work = (delayed(_make_shard)(folder, number, tasks[number], recipe) for number in waiting)
@@ -80,7 +85,12 @@ def prepare(recordings: pd.DataFrame, recipe: Recipe, folder: Path, jobs: int = 
     _write_index(folder, len(tasks))
     write_json(
         folder / "prepared.json",
-        {"recipe": recipe.to_dict(), "labels": species(recordings), "recordings": len(recordings)},
+        {
+            "data": str(data.resolve()) if data else "",
+            "recipe": recipe.to_dict(),
+            "labels": species(recordings),
+            "recordings": len(recordings),
+        },
     )
     return open_prepared(folder)
 
@@ -89,34 +99,60 @@ def open_prepared(folder: Path) -> Prepared:
     """Open a prepared folder. Raises UserError if it is not there whole."""
     try:
         described = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
-        return Prepared(
+        prepared = Prepared(
             folder=folder,
             recipe=Recipe.from_dict(described["recipe"]),
             labels=tuple(described["labels"]),
             index=pd.read_parquet(folder / "index.parquet"),
             status=pd.read_csv(folder / "status.csv", keep_default_na=False),
         )
+        mels, frames = prepared.recipe.image_shape
+        for shard, windows in prepared.index.groupby("shard").size().items():
+            if prepared.shard_path(shard).stat().st_size != windows * mels * frames:
+                raise ValueError(f"{prepared.shard_path(shard)} is not of the index's size")
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{folder}: no whole set of prepared windows there; run prepare.py with the same --recipe"
+            f"{folder}: no whole set of prepared windows there; run prepare.py with the same --recipe ({error})"
         ) from error
+    return prepared
+
+
+def _refuse_other_data(folder: Path, data: Path | None) -> None:
+    try:
+        other = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, KeyError):
+        return
+    if data and other and Path(other) != data.resolve():
+        raise UserError(
+            f"{folder} was prepared from {other}, not from {data}: give one of the data folders another name, "
+            "or remove the prepared one"
+        )
+
+
+def _tasks(recordings: pd.DataFrame) -> list[list[dict]]:
+    """The recordings of each shard, by a hash of their names: each shard holds many species, and a recording that is added
+    later changes its own shard only (until their number doubles).
+    """
+    shards = max(1, 2 ** round(np.log2(max(1, len(recordings) / RECORDINGS_PER_SHARD))))
+    tasks = [[] for _ in range(shards)]
+    for recording in recordings.sort_values("filename").to_dict("records"):
+        tasks[crc32(recording["filename"].encode()) % shards].append(recording)
+    return tasks
 
 
 def _shard_stem(folder: Path, number: int) -> Path:
     return folder / "shards" / f"shard-{number:05d}"
 
 
-def _remove_strays(folder: Path, n_shards: int) -> None:
-    """Remove what an earlier, larger or interrupted run left in the shards' folder."""
+def _strays(folder: Path, n_shards: int) -> list[Path]:
+    """What an earlier, larger or interrupted run left in the shards' folder."""
     wanted = {f"shard-{number:05d}" for number in range(n_shards)}
-    for path in (folder / "shards").iterdir():
-        if path.stem not in wanted:
-            path.unlink()
+    return [path for path in (folder / "shards").iterdir() if path.stem not in wanted]
 
 
-def _fingerprint(task: list[dict]) -> list[list]:
-    """What a shard was made of: for each recording its name, labels, size and time of change."""
-    described = []
+def _fingerprint(task: list[dict]) -> list:
+    """What a shard is made of: the code and libraries, and each recording's name, labels, size and time of change."""
+    described = [[FORMAT, *(version(package) for package in SHAPING_PACKAGES)]]
     for recording in task:
         try:
             stat = Path(recording["path"]).stat()
@@ -136,19 +172,20 @@ def _is_whole(folder: Path, number: int, task: list[dict]) -> bool:
 
 
 def _make_shard(folder: Path, number: int, task: list[dict], recipe: Recipe) -> int:
+    """Make a shard and return the number of its recordings. Holds one recording's images at a time."""
     stem = _shard_stem(folder, number)
     stem.with_suffix(".json").unlink(missing_ok=True)  # while the shard is being replaced it is not whole
     made_of = _fingerprint(task)
-    images, rows, status = [], [], []
-    for recording in task:
-        outcome, recording_images, recording_rows = _make_windows(recording, recipe)
-        for row in recording_rows:
-            row["parent"] += len(images)  # a row number in the shard until the index gives window numbers
-        images += recording_images
-        rows += recording_rows
-        status.append(outcome)
-    with written_whole(stem.with_suffix(".bin")) as temporary:
-        np.array(images, np.uint8).tofile(temporary)
+    rows, status = [], []
+    with written_whole(stem.with_suffix(".bin")) as temporary, open(temporary, "wb") as file:
+        for recording in task:
+            outcome, images, recording_rows = _make_windows(recording, recipe)
+            for row in recording_rows:
+                row["parent"] += len(rows)  # a row number in the shard until the index gives window numbers
+            for image in images:
+                file.write(image.tobytes())
+            rows += recording_rows
+            status.append(outcome)
     with written_whole(stem.with_suffix(".parquet")) as temporary:
         pd.DataFrame(rows).to_parquet(temporary, index=False)
     write_json(stem.with_suffix(".json"), {"made_of": made_of, "status": status})

@@ -18,8 +18,9 @@ ROW_SECONDS = 5.0
 def row_probabilities(prediction: Prediction, end_seconds: np.ndarray, row_seconds: float = ROW_SECONDS) -> np.ndarray:
     """Answer rows that end at `end_seconds` (float array [rows]; NaN: the row stands for the whole file).
 
-    A row takes the mean of the windows that cover it whole; if none does, the mean of those that touch it, by how much.
-    A whole file takes each species' greatest probability. A row beyond the audio is NaN. Returns float32 [rows, labels].
+    A row takes the mean of the windows that touch it, each by the seconds it shares with the row: windows of 5 s every 5 s
+    answer rows one to one, longer or overlapping ones are averaged. A whole file takes each species' greatest probability.
+    A row beyond the audio is NaN. Returns float32 [rows, labels].
     """
     starts = prediction.start_seconds
     ends = starts + prediction.window_seconds
@@ -29,14 +30,9 @@ def row_probabilities(prediction: Prediction, end_seconds: np.ndarray, row_secon
             answers[row] = prediction.probabilities.max(axis=0)
             continue
         first = max(end - row_seconds, 0.0)
-        if first >= prediction.seconds:
-            continue
-        overlap = np.minimum(ends, end) - np.maximum(starts, first)  # seconds, (windows,)
-        # A hundredth of a second: starts and ends are sums of floats.
-        covering = overlap >= end - first - 0.01
-        weights = covering if covering.any() else np.maximum(overlap, 0.0)
-        if weights.any():
-            answers[row] = np.average(prediction.probabilities, axis=0, weights=weights)
+        shared = np.maximum(np.minimum(ends, end) - np.maximum(starts, first), 0.0)  # seconds, (windows,)
+        if first < prediction.seconds and shared.any():
+            answers[row] = np.average(prediction.probabilities, axis=0, weights=shared)
     return answers
 
 

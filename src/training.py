@@ -1,16 +1,16 @@
 """Training one fold: what to learn from, the fit, its checkpoints, and the out-of-fold predictions.
 
-split = split_fold(prepared, folds, fold)           # who is on which side; raises if anything leaks
-history = fit(model, prepared, split, recipe, folder, workers, resume)
-out_of_fold(model, prepared, split)                 # a table that evaluate.py reads
+split = split_fold(prepared, folds, fold, recipe)   # who is on which side; raises if anything leaks
+history = fit(model, prepared, split, recipe, folder, workers)
+out_of_fold(model, prepared, split, recipe)         # a table that evaluate.py reads
 
 <folder>/checkpoint.npz     weights, optimizer and epoch, after each epoch
 <folder>/history.csv        a line an epoch
-<folder>/oof.parquet        one row a validation window: what it is, and a probability for each species
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,25 @@ class Split:
     validation: np.ndarray
     background: np.ndarray
     targets: np.ndarray
+
+    @property
+    def digest(self) -> str:
+        """What this split is, as hexadecimal digits: the same windows with the same labels on the same sides."""
+        hashes = pd.util.hash_pandas_object(self.windows, index=False).to_numpy()
+        return hashlib.sha256("\n".join(self.labels).encode() + hashes.tobytes()).hexdigest()
+
+
+def prepare_device() -> str:
+    """Let TensorFlow take a GPU's memory as it needs it, instead of all at once; says what training runs on."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
+    return (
+        ", ".join(names) or "the CPU: TensorFlow sees no GPU (for NVIDIA's: pip install 'tensorflow[and-cuda]==2.21.0')"
+    )
 
 
 def split_fold(prepared: Prepared, folds: pd.DataFrame, fold: int, recipe: Recipe) -> Split:
@@ -108,16 +127,18 @@ def fit(
     recipe: Recipe,
     folder: Path,
     workers: int = 2,
-    resume: bool = False,
+    weights: str = "",
 ) -> pd.DataFrame:
     """Train for recipe.epochs, with a checkpoint and a line of history after each. Returns the history.
 
-    resume: go on after the last checkpoint in `folder`, if there is one. Raises UserError if the loss is not a number.
+    Goes on after the last checkpoint in `folder`, if there is one. weights: where the backbone's came from, if not from
+    its handle. Raises UserError if the checkpoint is of another recipe, split or weights, or the loss is not a number.
     """
+    settings = f"{recipe!r} {split.digest} {weights}"
     steps = steps_of(recipe, split)
     compile_model(model, recipe, steps)
     model.optimizer.build(model.trainable_variables)
-    first, history = _restore(model, folder, recipe) if resume else (0, [])
+    first, history = _restore(model, folder, settings)
     primary = split.targets[split.validation].argmax(axis=1)
     birds = split.targets[split.validation].max(axis=1) > 0
     started = time.process_time()
@@ -145,7 +166,7 @@ def fit(
             )
             started = time.process_time()
             _write_history(folder, history)
-            _save(model, folder, recipe, epoch + 1)
+            _save(model, folder, settings, epoch + 1)
             bar.set_postfix(loss=f"{loss:.4f}", val_accuracy=f"{history[-1]['val_window_accuracy']:.3f}")
     return pd.DataFrame(history)
 
@@ -186,22 +207,23 @@ def _variables(model: keras.Model) -> list:
     return [*model.variables, *model.optimizer.variables]
 
 
-def _save(model: keras.Model, folder: Path, recipe: Recipe, epochs_done: int) -> None:
+def _save(model: keras.Model, folder: Path, settings: str, epochs_done: int) -> None:
     arrays = {f"v{number}": np.asarray(variable) for number, variable in enumerate(_variables(model))}
     with written_whole(folder / "checkpoint.npz") as temporary:
-        np.savez(temporary, epochs_done=epochs_done, recipe=repr(recipe), **arrays)
+        np.savez(temporary, epochs_done=epochs_done, settings=settings, **arrays)
 
 
-def _restore(model: keras.Model, folder: Path, recipe: Recipe) -> tuple[int, list[dict]]:
+def _restore(model: keras.Model, folder: Path, settings: str) -> tuple[int, list[dict]]:
     """(epochs done, their history); (0, []) where there is no checkpoint. Raises UserError for one that does not fit."""
     path = folder / "checkpoint.npz"
     if not path.exists():
         return 0, []
     try:
         with np.load(path) as stored:
-            if str(stored["recipe"]) != repr(recipe):
+            if str(stored["settings"]) != settings:
                 raise UserError(
-                    f"{path} is of a run with other settings; give the same options, or train without --resume"
+                    f"{path} is of a training with other options, windows or folds; give the same ones to go on, "
+                    "--restart to train anew, or -o for another folder"
                 )
             for number, variable in enumerate(_variables(model)):
                 variable.assign(stored[f"v{number}"])
@@ -210,7 +232,7 @@ def _restore(model: keras.Model, folder: Path, recipe: Recipe) -> tuple[int, lis
     except UserError:
         raise
     except Exception as error:  # zipfile, numpy and Keras each have their own for a damaged file
-        raise UserError(f"{path} cannot be used ({error}); train without --resume") from error
+        raise UserError(f"{path} cannot be used ({error}); --restart trains anew") from error
     return epochs_done, history[history.epoch < epochs_done].to_dict("records")
 
 

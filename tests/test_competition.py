@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src import competition
+from src import competition, outputs
 from src.errors import UserError
 
 
@@ -152,6 +152,6 @@ def test_the_sample_has_the_real_columns(small_sample, real_data):
 
 
 def test_a_submission_is_sorted_codes_or_nocall_in_the_order_of_the_rows(tmp_path):
-    competition.write_submission(tmp_path / "s.csv", ["r2", "r1"], [{"banana", "amecro"}, set()])
+    outputs.write_submission(tmp_path / "s.csv", ["r2", "r1"], [{"banana", "amecro"}, set()])
     assert (tmp_path / "s.csv").read_text() == "row_id,birds\nr2,amecro banana\nr1,nocall\n"
     assert competition.read_truth(tmp_path / "s.csv") == {"r2": {"amecro", "banana"}, "r1": {"nocall"}}

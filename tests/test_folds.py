@@ -73,6 +73,31 @@ def test_the_same_audio_with_other_tags_is_still_found(tmp_path):
     assert folds.duplicates(table) == [["a.flac", "b.flac"]]
 
 
+def test_the_same_mp3_with_other_tags_is_still_found_though_its_header_promises_another_length(real_data, tmp_path):
+    source = next(
+        path for path in sorted((real_data / "birds/train_audio").glob("*/*.mp3")) if b"Xing" not in path.read_bytes()
+    )
+    shutil.copy(source, tmp_path / "a.mp3")
+    (tmp_path / "b.mp3").write_bytes(source.read_bytes() + b"TAG" + b"another title".ljust(125))
+    long_tag = b"ID3\x03\x00\x00\x00\x03\x54\x40" + bytes(60_000)  # a size of 60,000 in digits of seven bits
+    (tmp_path / "c.mp3").write_bytes(long_tag + source.read_bytes())
+    names = ["a.mp3", "b.mp3", "c.mp3"]
+    promised = {soundfile.info(tmp_path / name).frames for name in names}
+    assert len(promised) > 1
+    table = pd.DataFrame({"filename": names, "path": [str(tmp_path / name) for name in names]})
+    assert folds.duplicates(table) == [names]
+
+
+def test_fewer_recordings_of_a_species_than_folds_is_an_error_with_the_fix(tmp_path):
+    names = [f"{number}.wav" for number in range(12)]
+    table = pd.DataFrame(
+        {"filename": names, "path": "none", "ebird_code": ["a", "b", "c"] * 4, "source": [f"s{n}" for n in range(12)]}
+    )
+    with pytest.raises(UserError, match="use --n-folds 4"):
+        folds.make_folds(table, 5)
+    assert folds.make_folds(table, 4).fold.nunique() == 4
+
+
 def test_fewer_sources_than_folds_is_an_error_with_the_fix():
     table = pd.DataFrame({"filename": list("abcd"), "path": "none", "ebird_code": "x", "source": ["1", "1", "2", "2"]})
     with pytest.raises(UserError, match="2 sources cannot fill 5 folds; use --n-folds 2"):

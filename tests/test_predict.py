@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import run, tone
+from conftest import ROOT, run, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -107,6 +109,42 @@ def test_an_unreadable_file_among_others_costs_only_itself(forest, tone_bundle, 
     assert len(pd.read_csv(tmp_path / "d.csv")) == 4
 
 
+def test_a_file_of_one_frame_or_with_a_mad_header_costs_only_itself(forest, tone_bundle, tmp_path):
+    soundfile.write(tmp_path / "one.wav", np.zeros(1), 96000)
+    header = bytearray((tmp_path / "one.wav").read_bytes())
+    header[24:28] = (2_000_000_000).to_bytes(4, "little")  # the sampling rate
+    (tmp_path / "mad.wav").write_bytes(header)
+    good = forest / "test_audio/a.flac"
+    (tmp_path / "call.m4a").write_bytes(bytes(1000))
+    (tmp_path / "notes.txt").write_text("not audio")
+    done = run("predict.py", "--model", tone_bundle.folder, tmp_path, good, "-o", tmp_path / "d.csv")
+    assert done.returncode == 1
+    assert "one.wav: holds no audio" in done.stderr
+    assert "mad.wav: cannot be decoded: its header says 2000000000 Hz" in done.stderr
+    assert "call.m4a: cannot be decoded: a format that libsndfile does not read; convert it" in done.stderr
+    assert "1 files are no audio by their names and are passed over (.txt)" in done.stderr
+    assert len(pd.read_csv(tmp_path / "d.csv")) == 4
+
+
+def test_memory_does_not_grow_with_the_file(tone_bundle, tmp_path):
+    """The greatest memory of the whole process, on one minute and on forty."""
+    noise = np.random.default_rng(0).normal(0, 0.01, 60 * 8000).astype(np.float32)
+    peaks = []
+    for name, minutes in (("short.flac", 1), ("long.flac", 40)):
+        with soundfile.SoundFile(tmp_path / name, "w", 8000, 1) as file:
+            for _ in range(minutes):
+                file.write(noise)
+        lines = (
+            "import resource, subprocess, sys\n"
+            f"subprocess.run([sys.executable, 'predict.py', '--model', {str(tone_bundle.folder)!r}, "
+            f"{str(tmp_path / name)!r}, '-o', {str(tmp_path / 'd.csv')!r}], check=True, capture_output=True)\n"
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, cwd=ROOT, check=True)
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] < peaks[0] + 15  # MiB; forty minutes as float32 at 32 kHz are 293
+
+
 def test_the_threshold_can_be_given(forest, tone_bundle, tmp_path):
     arguments = ["--model", tone_bundle.folder, forest / "test_audio/a.flac", "-o", tmp_path / "d.csv"]
     run("predict.py", *arguments, "--threshold", 0)
@@ -120,6 +158,7 @@ def test_the_threshold_can_be_given(forest, tone_bundle, tmp_path):
         (["--test-csv", "absent.csv"], "absent.csv: not there"),
         (["."], "holds no audio files"),
         (["x.wav", "--overlap", "5"], "--overlap must lie in [0, 5)"),
+        (["x.wav", "-o", "."], ".: is a folder"),
         (["x.wav", "--threshold", "2"], "--threshold is a probability"),
     ],
 )
@@ -151,15 +190,25 @@ def test_windows_of_five_seconds_answer_rows_one_to_one():
     np.testing.assert_array_equal(row_probabilities(prediction(20, 5, 5), np.array([5.0, 20.0, 10.0]))[:, 0], [0, 3, 1])
 
 
-def test_overlapping_windows_that_cover_a_row_are_averaged():
-    # Windows of 10 s every 5 s: the row from 5 to 10 s lies in the windows from 0 and from 5 s; the first row in one.
+def test_overlapping_windows_are_averaged_by_the_seconds_they_share_with_a_row():
+    # Windows of 5 s every 2.5 s: the row from 5 to 10 s is window 2, and half of windows 1 and 3.
+    rows = row_probabilities(prediction(30, 5, 2.5, np.arange(11, dtype=np.float32) ** 2), np.array([10.0]))[:, 0]
+    np.testing.assert_allclose(rows, [(4 * 5 + 1 * 2.5 + 9 * 2.5) / 10])
+    # Windows of 10 s every 5 s: it lies in the windows from 0 and from 5 s; the first row in one.
     rows = row_probabilities(prediction(30, 10, 5), np.array([5.0, 10.0, 30.0]))[:, 0]
     np.testing.assert_allclose(rows, [0, 0.5, 4])
-
-
-def test_a_row_that_no_window_covers_takes_those_that_touch_it_by_their_share():
     # Windows of 3 s every 3 s: the row from 0 to 5 s holds 3 s of the first and 2 s of the second.
     np.testing.assert_allclose(row_probabilities(prediction(9, 3, 3), np.array([5.0]))[:, 0], [0.4])
+
+
+def test_overlap_changes_what_a_row_is_answered(forest, tone_bundle):
+    core = Predictor([tone_bundle])
+    plain = row_probabilities(predict_file(core, forest / "test_audio/a.flac"), np.array([5.0, 10.0]))
+    overlapping = row_probabilities(
+        predict_file(core, forest / "test_audio/a.flac", hop_seconds=2.5), np.array([5.0, 10.0])
+    )
+    assert plain[1, 0] < 0.05  # the silence after the low tone
+    assert overlapping[1, 0] > 0.1  # a window that begins in the tone says so
 
 
 def test_a_whole_file_takes_each_species_maximum_and_a_row_past_the_end_nothing():

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import filecmp
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run
+from conftest import ROOT, run
 
 from src import competition, shards
 from src.audio import AudioError, AudioFile, file_windows
@@ -120,24 +125,92 @@ def test_silence_and_what_is_missing_cost_one_recording_each(tmp_path, recipe):
 def test_what_is_finished_is_not_redone_and_what_changed_is(small_sample, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(small_sample, data)
-    table = some_recordings(data, 40)
+    table = some_recordings(data, 60)
     folder = tmp_path / "p"
     first = shards.prepare(table, preset("default"), folder)
     times = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
-    assert len(times) == 9  # three shards of three files
+    assert len(times) == 4 * 3  # four shards of three files
 
     # Killed while it was writing: a shard without its last file, and a temporary one left behind.
     (folder / "shards/shard-00001.json").unlink()
     (folder / "shards/.shard-00001.99.part.bin").write_bytes(b"half")
-    changed = Path(table.path[table.filename == first.index.filename[first.index.shard == 2].iloc[0]].iloc[0])
+    of_shard_2 = first.index.filename[first.index.shard == 2].iloc[0]
+    changed = Path(table.path[table.filename == of_shard_2].iloc[0])
     changed.write_bytes(changed.read_bytes() + b"\0" * 10)
 
     second = shards.prepare(table, preset("default"), folder)
     after = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
     assert sorted(after) == sorted(times)
     kept = {name for name in times if times[name] == after[name]}
-    assert kept == {name for name in times if "00000" in name}
+    assert kept == {name for name in times if "00000" in name or "00003" in name}
     pd.testing.assert_frame_equal(first.index, second.index)
+
+
+def test_a_recording_that_is_added_changes_its_own_shard_only(small_sample, tmp_path):
+    table = some_recordings(small_sample, 60)
+    folder = tmp_path / "p"
+    shards.prepare(table[:-1], preset("default"), folder)
+    times = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
+    shards.prepare(table, preset("default"), folder)
+    after = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
+    assert len({name.split(".")[0] for name in times if times[name] != after[name]}) == 1
+
+
+def test_a_folder_whose_preparation_was_interrupted_is_not_opened_with_the_old_labels(
+    small_sample, tmp_path, monkeypatch
+):
+    table = some_recordings(small_sample, 60)
+    folder = tmp_path / "p"
+    shards.prepare(table[:-1], preset("default"), folder)
+    shards.open_prepared(folder)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shards, "_make_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        shards.prepare(table, preset("default"), folder)
+    with pytest.raises(UserError, match=r"no whole set of prepared windows there; run prepare.py"):
+        shards.open_prepared(folder)
+
+
+def test_a_shard_of_another_size_than_the_index_says_is_refused(small_sample, tmp_path):
+    made = shards.prepare(some_recordings(small_sample), preset("default"), tmp_path / "p")
+    with open(made.shard_path(0), "ab") as file:
+        file.write(b"more")
+    with pytest.raises(UserError, match="not of the index's size"):
+        shards.open_prepared(tmp_path / "p")
+
+
+def test_two_data_folders_of_one_name_do_not_overwrite_each_other(small_sample, tmp_path):
+    table = some_recordings(small_sample, 5)
+    shards.prepare(table, preset("default"), tmp_path / "p", data=tmp_path / "a/birds")
+    with pytest.raises(UserError, match=r"a/birds, not from .*b/birds"):
+        shards.prepare(table, preset("default"), tmp_path / "p", data=tmp_path / "b/birds")
+
+
+def test_ctrl_c_ends_with_a_sentence_and_the_same_command_goes_on(small_sample, tmp_path):
+    arguments = ["--data", str(small_sample), "--folds", str(tmp_path / "f.csv"), "--n-folds", "3", "--keep-going"]
+    arguments += ["--augment", "pitch", "stretch", "--jobs", "1"]
+    command = [sys.executable, str(ROOT / "prepare.py"), *arguments]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("shards/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert not list(tmp_path.rglob("*.part*"))
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("shards/*.json")}
+    assert done
+    assert not list(tmp_path.rglob("prepared.json"))
+    again = run("prepare.py", *arguments, cwd=tmp_path)
+    assert again.returncode == 0
+    assert all(path.stat().st_mtime_ns == when for path, when in done.items())
 
 
 def test_the_study_s_recipe_splits_stereo_and_cuts_ten_seconds_every_five(small_sample, tmp_path):
@@ -174,6 +247,9 @@ def test_the_script_prepares_names_what_failed_and_exits_with_1_unless_told_to_g
     again = run("prepare.py", *arguments, "--keep-going", cwd=tmp_path)
     assert again.returncode == 0
     assert (tmp_path / "folds.csv").read_bytes() == written
+    other = run("prepare.py", *arguments, "--n-folds", 2, cwd=tmp_path)
+    assert other.returncode == 1
+    assert "has 3 folds; --new-folds draws 2 anew" in other.stderr
     anew = run("prepare.py", *arguments, "--keep-going", "--new-folds", "--seed", 3, cwd=tmp_path)
     assert anew.returncode == 0
     assert (tmp_path / "folds.csv").read_bytes() != written
@@ -183,6 +259,7 @@ def test_the_script_prepares_names_what_failed_and_exits_with_1_unless_told_to_g
     ("arguments", "sentence"),
     [
         (["--recipe", "none"], "no recipe is called 'none'; there are default, study2020"),
+        (["--stretch-fraction", "1.0"], "stretch_fraction must lie in [0, 1)"),
         (["--augment", "echo"], "augmentation 'echo' is not made of shift, pitch, stretch, noise"),
         (["--data", "nowhere"], "nowhere/train.csv: not there"),
         (["--highpass-hz", "20000"], "highpass_hz must lie in [0, 16000)"),

@@ -2,7 +2,7 @@
 
 model = build(recipe, labels)              # Keras: float32 (batch, mels, frames) in dB -> logits (batch, labels)
 listener = with_front_end(model, recipe)   # Keras: float32 (batch, samples) -> probabilities (batch, labels)
-export(listener, recipe, folder)           # folder/model.tflite
+export(listener, folder)                   # folder/model.tflite
 """
 
 from __future__ import annotations

@@ -32,7 +32,6 @@ from joblib import Parallel, delayed
 from src.errors import UserError, run_script
 from src.sample_plan import (
     RECORDING_PAUSE_S,
-    RECORDING_SNR_DB,
     SECOND_SPECIES_SNR_DB,
     Recording,
     Soundscape,
@@ -40,11 +39,12 @@ from src.sample_plan import (
     plan_recordings,
     plan_soundscapes,
     rows_of,
+    usual_snr_db,
 )
 from src.synthesis import BACKGROUNDS, SPECIES, Call, Place, background, draw_bird, render, sing
 
 # Written into sample.json: raise it whenever the bytes change, so that an older sample is made anew.
-VERSION = 1
+VERSION = 2
 MARK = "sample.json"
 LICENSE = "CC0 (synthesised)"
 NOCALL_RATES = (22050, 32000, 44100)
@@ -122,7 +122,8 @@ def write_recording(seed: int, recording: Recording, folder: Path) -> None:
     """Sing the species over and over with short pauses, and a second one faintly where there is one."""
     rng, path = generator(seed, recording.sound_name), folder / recording.path
     calls: list[Call] = []
-    for code, snrs_db in ((recording.code, RECORDING_SNR_DB), (recording.second, SECOND_SPECIES_SNR_DB)):
+    usual_db = usual_snr_db(seed, recording.place)
+    for code, snrs_db in ((recording.code, usual_db), (recording.second, SECOND_SPECIES_SNR_DB)):
         if not code:
             continue
         bird, snr_db = draw_bird(rng), rng.uniform(*snrs_db)

@@ -22,6 +22,7 @@ from src.synthesis import BACKGROUNDS, SPECIES, Call, Place, draw_bird, sing
 
 # How hard the task is. Ranges are uniform; SNRs are in a species' own band.
 RECORDING_SNR_DB = (12.0, 26.0)
+NEARNESS_DB = 4.0  # a recording's SNR lies this near to its recordist's usual one: some get close, some do not
 SOUNDSCAPE_SNR_DB = (6.0, 22.0)
 SECOND_SPECIES_SNR_DB = (2.0, 8.0)  # the faint bird behind the labelled one
 RECORDING_WEATHER_DB = (-14.0, 2.0)  # weather against the steady noise
@@ -143,6 +144,14 @@ def source_place(seed: int, recordist: str, date: str) -> Place:
         rt60_s=float(own.uniform(*RECORDING_RT60_S)),
         wet_db=float(day.uniform(*RECORDING_WET_DB)),
     )
+
+
+def usual_snr_db(seed: int, place: Place) -> tuple[float, float]:
+    """The range of SNRs in the recordings of a place's recordist, in dB: how near they usually get to a bird."""
+    recordist = place.name.rsplit(" ", 1)[0]  # without the date
+    least, greatest = RECORDING_SNR_DB
+    usual = float(generator(seed, f"distance {recordist}").uniform(least + NEARNESS_DB, greatest - NEARNESS_DB))
+    return usual - NEARNESS_DB, usual + NEARNESS_DB
 
 
 def plan_soundscapes(seed: int = 0, soundscape_s: float = 120.0) -> list[Soundscape]:

@@ -31,7 +31,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="expected share of rows without birds (%(default)s)",
     )
     parser.add_argument("--submission", type=Path, help="CSV of row_id,birds to score")
-    parser.add_argument("--truth", type=Path, help="CSV of row_id,birds, or the host's example summary")
+    parser.add_argument(
+        "--truth",
+        type=Path,
+        help="CSV of row_id,birds, or the host's example summary; with a RUN, only its species count",
+    )
     arguments = parser.parse_args(argv)
     if not arguments.run and not arguments.submission:
         parser.error("give a run, or --submission and --truth")
@@ -75,6 +79,8 @@ def evaluate_run(arguments: argparse.Namespace) -> list[str]:
         print(f"  {name:30} {value:.3f}{note}" if isinstance(value, float) else f"  {name:30} {value}")
     print(f"  {'threshold':30} {found.threshold:.3f}  (now in the bundles)")
     print(found.per_species.to_string(index=False, float_format="%.2f"))
+    if found.scores["row_f1_fitted_on_itself"] <= found.scores["row_f1_all_nocall"] + 1e-6:
+        print("no threshold does better than answering nocall everywhere: the model has learned too little")
     if not found.scores["nocall_windows"]:
         print(
             "no window without birds was validated: the threshold knows nothing of empty rows; see prepare.py --nocall"

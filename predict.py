@@ -11,8 +11,8 @@ on stderr, and its rows are answered as far as they can be, else `nocall`.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,9 @@ from src.errors import UserError, run_script
 if TYPE_CHECKING:
     from src.predictor import Predictor
     from src.recipe import Recipe
+
+
+LEAST_HOP_SECONDS = 0.1
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -47,6 +50,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if bool(arguments.audio) == bool(arguments.test_csv):
         parser.error("give either --test-csv or recordings")
+    if arguments.threads < 1:
+        parser.error("--threads must be 1 or more")
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         parser.error("--threshold is a probability, from 0 to 1")
     return arguments
@@ -76,23 +81,30 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check_writable(output: Path) -> None:
-    """Raise UserError now, and not after hours of work, if nothing can be written to `output`."""
-    if output.is_dir():
-        raise UserError(f"{output}: is a folder; -o takes the name of a CSV file")
+    """Raise UserError now, and not after hours of work, if `output` cannot be written or would replace a recording."""
+    from src.audio import AUDIO_SUFFIXES
+
+    if output.suffix.lower() in AUDIO_SUFFIXES:
+        raise UserError(f"{output}: has the name of a recording; -o takes the name of a CSV file")
+    if output.exists() and not output.is_file():
+        raise UserError(f"{output}: is not a file that can be replaced; -o takes the name of a CSV file")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror})") from error
-    if not os.access(output.parent, os.W_OK):
-        raise UserError(f"{output}: cannot be written (no right to write in {output.parent})")
 
 
 def hop_of(recipe: Recipe, overlap: float | None) -> float:
     """Seconds between the starts of neighbouring windows."""
     if overlap is None:
         return recipe.hop_seconds
-    if not 0 <= overlap < recipe.window_seconds:
-        raise UserError(f"--overlap must lie in [0, {recipe.window_seconds:g}), the window's seconds, not {overlap:g}")
+    greatest = recipe.window_seconds - LEAST_HOP_SECONDS
+    if not 0 <= overlap <= greatest:
+        raise UserError(
+            f"--overlap must lie in [0, {greatest:g}] for windows of {recipe.window_seconds:g} s, not {overlap:g}"
+        )
     return recipe.window_seconds - overlap
 
 
@@ -186,7 +198,7 @@ def find_recordings(paths: list[Path]) -> list[Path]:
                 file=sys.stderr,
             )
         found += inside
-    return list(dict.fromkeys(found))
+    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
 
 
 if __name__ == "__main__":

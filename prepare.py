@@ -94,6 +94,7 @@ def main(argv: list[str] | None = None) -> int:
             f"{arguments.folds} has {table.fold.nunique()} folds; --new-folds draws {arguments.n_folds} anew"
         )
     folds.match_folds(recordings, table, arguments.folds)
+    folds.match_sources(recordings, table, arguments.folds)
     for code, sources in folds.few_sources(table).items():
         logging.info(
             "%s has %d sources for %d folds: some folds cannot validate it", code, sources, table.fold.nunique()

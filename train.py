@@ -79,8 +79,13 @@ def main(argv: list[str] | None = None) -> int:
         learning_rate=arguments.learning_rate,
         seed=arguments.seed,
     )
+    shards.check_labels(prepared, recordings)
     folder = paths.fold_folder(arguments.output or paths.RUNS / recipe.backbone, arguments.fold)
     split = training.split_fold(prepared, folds.read_folds(arguments.folds), arguments.fold, recipe)
+    if runs.is_finished(folder, recipe, split, arguments.weights) and not arguments.restart:
+        print(f"{folder} is trained already with these settings; --restart trains anew", file=sys.stderr)
+        return 0
+
     model = classifier.build(recipe, split.labels, arguments.weights)
     go_on_or_begin(folder, arguments)
     history = training.fit(model, prepared, split, recipe, folder, arguments.workers, str(arguments.weights or ""))
@@ -89,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     oof.write(folder, predictions)
     listener = classifier.with_front_end(model, recipe)
     difference = runs.publish(folder, listener, split.labels, recipe, recordings, predictions)
-    runs.write_run(folder, arguments.data, recipe, model, split, history, started, difference)
+    runs.write_run(folder, arguments.data, arguments.weights, recipe, model, split, history, started, difference)
 
     by_window, by_recording = oof.accuracies(oof.as_arrays(predictions, split.labels))
     print(f"fold {arguments.fold}: window accuracy {by_window:.3f}, recording accuracy {by_recording:.3f}")

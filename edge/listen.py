@@ -75,6 +75,7 @@ def main() -> int:
             log(listener.summary())
         if args.input and source.fault:
             log(f"{args.input}: {source.fault}")
+            return 1
     return 0
 
 
@@ -129,6 +130,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"--record writes a .wav file, not {args.record.name}")
     if args.record and args.input and args.record.resolve() == args.input.resolve():
         parser.error("--record would overwrite --input")
+    if args.record and args.record.exists():
+        parser.error(f"--record {args.record}: is there already; name a new file")
     return args
 
 

@@ -154,10 +154,10 @@ class Listener:
             for index in present[np.argsort(-probabilities[present], kind="stable")]
         ]
         self._journal.write(found)
-        for detection in found:
-            print(self._line(detection), flush=True)
         self.analysed += 1
         self.detections += len(found)
+        for detection in found:
+            print(self._line(detection), flush=True)
         seconds = self._source.age(end)
         self._seconds_to_answer.append(seconds)
         self._worst_seconds = max(self._worst_seconds, seconds)

@@ -24,6 +24,7 @@ from src import quiet
 from src.recipe import Recipe
 
 BLOCK_SECONDS = 10.0
+PIECE_SECONDS = 0.5  # read at once: what a damaged place costs at most
 # What libsndfile reads, and what it does not though it is audio: such a file is tried, so that it fails by name.
 READABLE_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
 UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".wv", ".ape", ".amr", ".webm")
@@ -92,7 +93,8 @@ class AudioFile:
         if not LEAST_RATE_HZ <= self.sample_rate <= GREATEST_RATE_HZ:
             raise AudioError(f"cannot be decoded: its header says {self.sample_rate} Hz")
         self.channels = self._file.channels
-        self.frames_promised = self._file.frames
+        # libsndfile cuts a WAV's length to what the file holds; its header says what was meant.
+        self.frames_promised = max(self._file.frames, _wav_frames(self.path) if self._file.format == "WAV" else 0)
 
     def __enter__(self) -> AudioFile:
         return self
@@ -111,18 +113,28 @@ class AudioFile:
         A file that ends early is a fault, not an error: what was read counts. Raises AudioError if nothing could be read.
         """
         size = max(1, round(block_seconds * self.sample_rate))
-        while True:
-            try:
-                with quiet.native_stderr():
-                    block = self._file.read(size, dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError as error:
-                self.fault = f"broken after {self.seconds_read:.1f} s: {error.error_string.strip()}"
+        piece_size = min(size, max(1, round(PIECE_SECONDS * self.sample_rate)))
+        ended = False
+        while not ended:
+            pieces, frames = [], 0
+            while frames < size and not ended:
+                try:
+                    with quiet.native_stderr():
+                        piece = self._file.read(min(piece_size, size - frames), dtype="float32", always_2d=True)
+                except soundfile.LibsndfileError as error:
+                    seconds = (self.frames_read + frames) / self.sample_rate
+                    self.fault = f"broken after {seconds:.1f} s: {error.error_string.strip()}"
+                    ended = True
+                    break
+                ended = len(piece) == 0
+                pieces.append(piece)
+                frames += len(piece)
+            if frames == 0:
                 break
-            if len(block) == 0:
-                break
-            self.frames_read += len(block)
+            self.frames_read += frames
+            block = np.concatenate(pieces)
             if not np.isfinite(block).all():
-                self.fault = "holds samples that are not numbers, taken as silence"
+                self.fault = self.fault or "holds samples that are not numbers, taken as silence"
                 block = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
             yield block
         if self.frames_read == 0:
@@ -134,6 +146,22 @@ class AudioFile:
         if not self.fault and missing > allowed:
             promised = self.frames_promised / self.sample_rate
             self.fault = f"truncated: {self.seconds_read:.1f} s of {promised:.1f} s could be read"
+
+
+def _wav_frames(path: Path) -> int:
+    """Frames that a WAV's header promises; 0 if it does not say, as that of a recorder that was cut off may not."""
+    with open(path, "rb") as file:
+        if file.read(12)[8:] != b"WAVE":
+            return 0
+        frame_bytes = 0
+        while len(header := file.read(8)) == 8:
+            name, size = header[:4], int.from_bytes(header[4:], "little")
+            if name == b"data":
+                return 0 if size >= 0xFFFFFFF0 or not frame_bytes else size // frame_bytes
+            content = file.read(size + size % 2)
+            if name == b"fmt ":
+                frame_bytes = int.from_bytes(content[12:14], "little")
+    return 0
 
 
 class Resampler:

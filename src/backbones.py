@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,9 @@ def load_module(backbone: Backbone, weights: Path | None = None) -> Any:
 
     Raises UserError that says how to get the weights where they are not to be had.
     """
-    import tensorflow_hub as hub
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it imports pkg_resources, which tells every user that it is deprecated
+        import tensorflow_hub as hub
 
     if weights is not None and not (weights / "saved_model.pb").is_file():
         raise UserError(f"{weights}: no saved_model.pb there; --weights takes the folder of an unpacked TF-Hub module")

@@ -26,14 +26,17 @@ NOCALL = "nocall"
 def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
     """A CSV of strings. Raises UserError if it is absent, is no CSV or lacks a needed column (says which)."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{path}: not there; see the README's section on getting the data") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as CSV ({error})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8; save it as CSV UTF-8") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as CSV separated by commas ({str(error).strip()})") from error
     missing = [column for column in needed if column not in table.columns]
     if missing:
-        raise UserError(f"{path}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+        hint = "; it seems to be separated by semicolons, not commas" if ";" in "".join(table.columns) else ""
+        raise UserError(f"{path}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}{hint}")
     return table
 
 
@@ -129,6 +132,9 @@ def read_rows(path: Path) -> pd.DataFrame:
     else:
         table = read_table(path, ["row_id", "audio_id", "seconds"])
         rows = pd.DataFrame({"row_id": table.row_id, "audio_id": table.audio_id, "end_seconds": table.seconds})
+    rows["audio_id"] = rows.audio_id.str.strip()
+    if rows.empty:
+        raise UserError(f"{path}: holds no row to answer")
     if rows.row_id.duplicated().any():
         names = rows.row_id[rows.row_id.duplicated()].unique()
         raise UserError(f"{path}: names the row {names[0]} more than once")

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from src.errors import UserError
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -18,6 +20,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix, since libraries choose a format by it.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        # A folder, or a device such as /dev/stdout, which a rename would replace.
+        raise UserError(f"{path}: is not a file that can be replaced; name another")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:

@@ -139,6 +139,17 @@ def match_folds(recordings: pd.DataFrame, folds: pd.DataFrame, path: Path) -> No
         )
 
 
+def match_sources(recordings: pd.DataFrame, folds: pd.DataFrame, path: Path) -> None:
+    """Raise UserError if recordings that now share a source are in different folds: train.csv was corrected since."""
+    fold_of = dict(zip(folds.filename, folds.fold))
+    places = recordings.filename.map(fold_of).groupby(recordings.source).nunique()
+    if (places > 1).any():
+        raise UserError(
+            f"{path}: recordings of {places.index[places > 1][0]} are in more than one fold: recordist or date have "
+            "changed since it was written; --new-folds draws it anew"
+        )
+
+
 def check_no_leak(windows: pd.DataFrame) -> None:
     """Raise UserError, naming them, if anything derived from one source is in two folds or on both sides of a split.
 

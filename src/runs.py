@@ -99,6 +99,7 @@ def _windows(path: Path, recipe: Recipe, channels: str) -> dict[float, np.ndarra
 def write_run(
     folder: Path,
     data: Path,
+    weights: Path | None,
     recipe: Recipe,
     model: keras.Model,
     split: Split,
@@ -106,12 +107,16 @@ def write_run(
     started: tuple[float, float],
     export_difference: float,
 ) -> None:
-    """Keep what this fold was, in run.json. `started`: perf_counter and process_time at the start."""
+    """Keep what this fold was, in run.json; written last, so it says that the fold is finished.
+
+    weights: where the backbone's came from, if not from its handle; started: perf_counter and process_time at the start
+    """
     write_json(
         folder / "run.json",
         {
             "command": shlex.join(["python", *sys.argv]),
             "data": str(data.resolve()),
+            "weights": str(weights or ""),
             "recipe": recipe.to_dict(),
             "versions": versions(),
             "machine": {"system": platform.platform(), "processor": platform.machine()},
@@ -125,6 +130,17 @@ def write_run(
             "training_cpu_seconds": round(float(history.cpu_seconds.sum()), 1),  # all epochs, resumed or not
         },
     )
+
+
+def is_finished(folder: Path, recipe: Recipe, split: Split, weights: Path | None) -> bool:
+    """Whether the fold in `folder` is trained whole, with this recipe and these weights, on this split."""
+    try:
+        described = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        same = Recipe.from_dict(described["recipe"]) == recipe
+        same = same and (described["split"], described["weights"]) == (split.digest, str(weights or ""))
+        return same and bool(bundle.load(folder / "bundle")) and (folder / "oof.parquet").is_file()
+    except (OSError, ValueError, KeyError, UserError):
+        return False
 
 
 def data_of(folder: Path) -> Path | None:

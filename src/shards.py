@@ -117,6 +117,19 @@ def open_prepared(folder: Path) -> Prepared:
     return prepared
 
 
+def check_labels(prepared: Prepared, recordings: pd.DataFrame) -> None:
+    """Raise UserError if a recording's labels are not those its windows were prepared with."""
+    columns = ["ebird_code", "secondary"]
+    then = prepared.index.drop_duplicates("filename").set_index("filename")[columns]
+    now = recordings.set_index("filename")[columns].reindex(then.index).dropna()
+    changed = now.index[(now != then.loc[now.index]).any(axis=1)]
+    if len(changed):
+        raise UserError(
+            f"{prepared.folder}: the labels of {len(changed)} recordings, {changed[0]} among them, have changed since it was "
+            "prepared; run prepare.py again"
+        )
+
+
 def _refuse_other_data(folder: Path, data: Path | None) -> None:
     try:
         other = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))["data"]

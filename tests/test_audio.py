@@ -189,6 +189,18 @@ def test_samples_that_are_not_numbers_become_silence_and_are_flagged(tmp_path):
     assert "not numbers" in audio.fault
 
 
+@pytest.mark.parametrize(("suffix", "share", "kept_s"), [("wav", 0.5, 6.0), ("flac", 0.5, 5.0), ("mp3", 0.4, 4.0)])
+def test_a_file_cut_in_the_middle_is_read_to_half_a_second_of_its_end_and_flagged(tmp_path, suffix, share, kept_s):
+    path = tmp_path / f"cut.{suffix}"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 12 * 32000), 32000)
+    path.write_bytes(path.read_bytes()[: round(path.stat().st_size * share)])
+    with AudioFile(path) as audio:
+        frames = sum(len(block) for block in audio.blocks())
+    assert audio.fault.startswith(("truncated", "broken after"))
+    assert frames / 32000 >= kept_s - 0.5
+    assert frames == audio.frames_read
+
+
 @pytest.mark.parametrize("block_seconds", [10.0, 0.7])
 def test_an_mp3_read_in_blocks_is_the_mp3_read_at_once(real_data, block_seconds):
     (path,) = (real_data / "birdsong-recognition/example_test_audio").glob("BLKFR*.mp3")

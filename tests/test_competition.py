@@ -63,6 +63,28 @@ def test_a_csv_without_a_needed_column_is_named_with_the_column(tmp_path):
         competition.read_recordings(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("row_id;seconds;audio_id\nr;5;a\n", "lacks the columns .* separated by semicolons"),
+        ("row_id,seconds,audio_id\n", "holds no row"),
+        ("", "cannot be read as CSV"),
+    ],
+)
+def test_an_odd_test_csv_is_a_sentence(tmp_path, content, complaint):
+    (tmp_path / "test.csv").write_text(content)
+    with pytest.raises(UserError, match=complaint):
+        competition.read_rows(tmp_path / "test.csv")
+
+
+def test_spreadsheets_byte_order_marks_and_spaces_do_no_harm_and_other_encodings_are_named(tmp_path):
+    (tmp_path / "test.csv").write_bytes("\ufeffrow_id,seconds,audio_id\r\nr,5, a\r\n".encode())
+    assert list(competition.read_rows(tmp_path / "test.csv").audio_id) == ["a"]
+    (tmp_path / "test.csv").write_bytes("row_id,seconds,audio_id\né,5,a\n".encode("latin-1"))
+    with pytest.raises(UserError, match="is not UTF-8"):
+        competition.read_rows(tmp_path / "test.csv")
+
+
 def test_a_file_name_that_is_listed_twice_is_an_error(small_sample, tmp_path):
     table = pd.read_csv(small_sample / "train.csv", dtype=str, keep_default_na=False)
     pd.concat([table, table[:1]]).to_csv(tmp_path / "train.csv", index=False)

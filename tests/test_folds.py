@@ -120,6 +120,15 @@ def test_folds_about_other_recordings_are_refused(birds, bird_folds, tmp_path):
         folds.read_folds(tmp_path / "absent.csv")
 
 
+def test_a_corrected_recordist_that_makes_two_folds_one_source_is_refused(birds, bird_folds, tmp_path):
+    folds.match_sources(birds, bird_folds, tmp_path / "folds.csv")
+    one = birds.filename[bird_folds.fold == 0].iloc[0]
+    other = birds.filename[bird_folds.fold == 1].iloc[0]
+    corrected = birds.assign(source=birds.source.where(~birds.filename.isin([one, other]), "Ada 2020-05-01"))
+    with pytest.raises(UserError, match=r"Ada 2020-05-01 are in more than one fold.*--new-folds"):
+        folds.match_sources(corrected, bird_folds, tmp_path / "folds.csv")
+
+
 def windows() -> pd.DataFrame:
     """Two windows of each of three files of two sources, rightly split."""
     return pd.DataFrame(

@@ -189,6 +189,16 @@ def test_two_data_folders_of_one_name_do_not_overwrite_each_other(small_sample, 
         shards.prepare(table, preset("default"), tmp_path / "p", data=tmp_path / "b/birds")
 
 
+def test_labels_that_changed_since_are_noticed(small_sample, tmp_path):
+    table = some_recordings(small_sample)
+    made = shards.prepare(table, preset("default"), tmp_path / "p")
+    shards.check_labels(made, table)
+    shards.check_labels(made, table[3:])  # backgrounds may lie elsewhere
+    relabelled = table.assign(ebird_code=["other", *table.ebird_code[1:]])
+    with pytest.raises(UserError, match=r"labels of 1 recordings.*run prepare\.py again"):
+        shards.check_labels(made, relabelled)
+
+
 def test_ctrl_c_ends_with_a_sentence_and_the_same_command_goes_on(small_sample, tmp_path):
     arguments = ["--data", str(small_sample), "--folds", str(tmp_path / "f.csv"), "--n-folds", "3", "--keep-going"]
     arguments += ["--augment", "pitch", "stretch", "--jobs", "1"]

@@ -304,6 +304,15 @@ def test_a_cross_fitted_score_is_honest_where_one_fitted_on_itself_flatters():
     assert np.mean(honest) < np.mean(flattered) - 0.005
 
 
+def test_the_same_command_again_keeps_the_finished_fold_and_its_fitted_threshold(data, trained):
+    run("evaluate.py", "runs/tiny", cwd=data["folder"])
+    before = {path.name: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    again = train(data, "runs/tiny")
+    assert again.returncode == 0
+    assert "is trained already with these settings; --restart trains anew" in again.stderr
+    assert {path.name: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
 def test_folds_that_were_drawn_anew_in_between_are_not_pooled(trained, split, tmp_path):
     for fold in ("fold0", "fold1"):
         shutil.copytree(trained, tmp_path / "run" / fold)

@@ -1,4 +1,4 @@
-# make demo    set everything up, do the whole road on a built-in sample (about 5 minutes after installation, two cores)
+# make demo    set everything up, do the whole road on a built-in sample (about 4 minutes after installation, two cores)
 # make test    set everything up, run the tests
 # make lint    ruff
 # make clean   remove what the demo and the tests made; make distclean also removes the environment

@@ -5,8 +5,7 @@
     python prepare.py --data input/birdsong-recognition --recipe study2020           # as the original study did
 
 Writes folds/folds.csv, once, and the windows to input/prepared/<data>/<recipe>/. Run again, it goes on where it was.
-Cost on two cores: 11 CPU seconds for the 269 recordings (122 minutes) of the README's example, 3 times that with the
-four augmentations.
+Cost: 24 CPU seconds for 429 recordings (137 minutes); with the four augmentations about 0.1 s a window more.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The whole road on the built-in sample: sample, windows, training, evaluation, prediction, score.
 
-    python -m src.demo              # about 5 minutes on two cores, no network, no account
+    python -m src.demo              # about 4 minutes on two cores, no network, no account
 
 Each stage is the command a user would type, and is printed. Writes submissions/sample.csv and submissions/sample.png.
 """

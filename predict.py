@@ -83,11 +83,11 @@ def main(argv: list[str] | None = None) -> int:
 def check_writable(output: Path) -> None:
     """Raise UserError now, and not after hours of work, if `output` cannot be written or would replace a recording."""
     from src.audio import AUDIO_SUFFIXES
+    from src.files import check_replaceable
 
     if output.suffix.lower() in AUDIO_SUFFIXES:
         raise UserError(f"{output}: has the name of a recording; -o takes the name of a CSV file")
-    if output.exists() and not output.is_file():
-        raise UserError(f"{output}: is not a file that can be replaced; -o takes the name of a CSV file")
+    check_replaceable(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output.parent):

@@ -158,9 +158,10 @@ def _wav_frames(path: Path) -> int:
             name, size = header[:4], int.from_bytes(header[4:], "little")
             if name == b"data":
                 return 0 if size >= 0xFFFFFFF0 or not frame_bytes else size // frame_bytes
-            content = file.read(size + size % 2)
+            end = file.tell() + size + size % 2
             if name == b"fmt ":
-                frame_bytes = int.from_bytes(content[12:14], "little")
+                frame_bytes = int.from_bytes(file.read(16)[12:14], "little")
+            file.seek(end)  # the rest is not read: a damaged header may claim any size
     return 0
 
 

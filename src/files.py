@@ -13,6 +13,12 @@ from typing import Any
 from src.errors import UserError
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise UserError if `path` is there and is no file: a folder, or a device such as /dev/stdout, which a rename replaces."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is not a file that can be replaced; name another")
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` if the block ends well, else remove it.
@@ -20,9 +26,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix, since libraries choose a format by it.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        # A folder, or a device such as /dev/stdout, which a rename would replace.
-        raise UserError(f"{path}: is not a file that can be replaced; name another")
+    check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:

@@ -72,10 +72,11 @@ def prepare(
     tasks = _tasks(recordings)
     (folder / "shards").mkdir(parents=True, exist_ok=True)
     waiting = [number for number, task in enumerate(tasks) if not _is_whole(folder, number, task)]
-    if waiting or _strays(folder, len(tasks)):
+    strays = _strays(folder, len(tasks))
+    if waiting or strays:
         # While shards are replaced, the old index would give windows the labels of others.
         (folder / "prepared.json").unlink(missing_ok=True)
-    for path in _strays(folder, len(tasks)):
+    for path in strays:
         path.unlink()
     with tqdm(total=len(recordings), unit="recording", desc="preparing") as bar:
         bar.update(len(recordings) - sum(len(tasks[number]) for number in waiting))

@@ -56,10 +56,6 @@ def log_mel(waveform: np.ndarray, recipe: Recipe) -> np.ndarray:
     spectrum = scipy.fft.rfft(frames * hann, axis=-1)  # (frames, bins)
     power = spectrum.real**2 + spectrum.imag**2
     mel = filters @ power.T  # (mels, frames)
-    return _limited_db_numpy(mel, recipe)
-
-
-def _limited_db_numpy(mel: np.ndarray, recipe: Recipe) -> np.ndarray:
     lowest = 10 ** (recipe.floor_db / 10)
     return np.minimum(10 * np.log10(np.maximum(mel, lowest)), recipe.floor_db + recipe.range_db).astype(np.float32)
 

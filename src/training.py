@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Split:
     background: np.ndarray
     targets: np.ndarray
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """What this split is, as hexadecimal digits: the same windows with the same labels on the same sides."""
         hashes = pd.util.hash_pandas_object(self.windows, index=False).to_numpy()

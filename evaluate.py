@@ -21,9 +21,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?", help="a run or one of its folds")
-    parser.add_argument(
-        "--data", type=Path, help="the recordings, to check the bundles on (default: where training found them)"
-    )
+    parser.add_argument("--data", help="the recordings, to check the bundles on (default: where training found them)")
     parser.add_argument(
         "--nocall-share",
         type=float,
@@ -90,19 +88,25 @@ def evaluate_run(arguments: argparse.Namespace) -> list[str]:
     return list(labels)
 
 
-def check_bundles(folders: list[Path], data: Path | None) -> None:
+def check_bundles(folders: list[Path], data: str | None) -> None:
     """Print how far the bundles' answers to some recordings, by the predict core, are from the out-of-fold predictions."""
     import numpy as np
 
-    from src import competition, runs
+    from src import layouts, runs, storage
 
-    data = data or runs.data_of(folders[0])
-    if data is None:
-        print("the recordings are not where they were in training: the bundles are not checked on them; see --data")
+    source = runs.source_of(folders[0])
+    if data:
+        source = {**source, "data": storage.absolute(str(data))}
+    try:
+        recordings = layouts.read(layouts.DataSource.from_dict(source))
+    except (UserError, OSError) as error:
+        print(
+            f"the recordings are not where they were in training ({error}): bundles are not checked on them; see --data"
+        )
         return
-    answered, predicted = runs.compare_with_bundle(folders, competition.read_recordings(data))
+    answered, predicted = runs.compare_with_bundle(folders, recordings)
     if not len(answered):
-        print(f"{data}: none of the folds' recordings can be read: the bundles are not checked on them")
+        print(f"{source['data']}: none of the folds' recordings can be read: the bundles are not checked on them")
         return
     difference = np.abs(answered - predicted).max(axis=1)
     print(

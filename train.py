@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from src import options
 from src.errors import UserError, run_script
 
 
@@ -26,9 +27,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model", required=True, help="b0 to b7, mobilenet_v2_035, tiny, ...: src/backbones.py lists them"
     )
-    parser.add_argument("--data", type=Path, default=Path("input/birdsong-recognition"), help="as given to prepare.py")
+    parser.add_argument("--data", default="input/birdsong-recognition", help="as given to prepare.py")
     parser.add_argument("--folds", type=Path, default=Path("folds/folds.csv"), help="as given to prepare.py")
-    parser.add_argument("--prepared", type=Path, help="folder of windows (default: what prepare.py made of DATA last)")
+    parser.add_argument(
+        "--prepared", default="input/prepared", help="as given to prepare.py, or one of the folders of windows in it"
+    )
+    parser.add_argument(
+        "--cache-dir", type=Path, help="where shards of a remote folder are kept (~/.cache/birdcall/shards)"
+    )
+    parser.add_argument("--cache-gb", type=float, default=20.0, help="at most; the least recently used go first")
+    options.add_storage(parser)
     parser.add_argument("-o", "--output", type=Path, help="the run's folder (default: runs/MODEL)")
     parser.add_argument("--weights", type=Path, help="SavedModel folder of the TF-Hub module, instead of the cache")
     parser.add_argument(
@@ -59,14 +67,17 @@ def main(argv: list[str] | None = None) -> int:
 
     # Imported after the command line, so that --help answers at once; quietly, since TensorFlow talks about CUDA.
     with quiet.native_stderr():
-        from src import backbones, classifier, competition, folds, oof, paths, runs, shards, training
+        from src import backbones, classifier, folds, layouts, oof, paths, runs, shards, storage, training
         from src.recipe import changed
 
         device = training.prepare_device()
     print(f"training on {device}", file=sys.stderr)
 
-    recordings = competition.read_recordings(arguments.data)
-    prepared = shards.open_prepared(arguments.prepared or paths.latest_prepared(arguments.data))
+    storage.configure(arguments.storage_option)
+    data = storage.place(arguments.data)
+    cache = shards.default_cache(arguments.cache_dir, arguments.cache_gb)
+    prepared = shards.open_prepared(paths.find_prepared(storage.place(arguments.prepared), data), cache)
+    recordings = layouts.read(layouts.DataSource.from_dict(prepared.source))
     recipe = changed(
         prepared.recipe,
         backbone=backbones.get(arguments.model).name,
@@ -94,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     oof.write(folder, predictions)
     listener = classifier.with_front_end(model, recipe)
     difference = runs.publish(folder, listener, split.labels, recipe, recordings, predictions)
-    runs.write_run(folder, arguments.data, arguments.weights, recipe, model, split, history, started, difference)
+    runs.write_run(folder, prepared.source, arguments.weights, recipe, model, split, history, started, difference)
 
     by_window, by_recording = oof.accuracies(oof.as_arrays(predictions, split.labels))
     print(f"fold {arguments.fold}: window accuracy {by_window:.3f}, recording accuracy {by_recording:.3f}")

@@ -1,26 +1,85 @@
-"""Offline augmentation of a window of audio by audiomentations: the four transforms of the original study.
+"""Offline augmentation of a window of audio: the four transforms of the original study, and backgrounds at a known level.
 
-    shifted, parameters = augment(waveform, "shift", recipe, "XC123.mp3/0/5.0/shift/0")
+    shifted, parameters = augment(waveform, "shift", recipe, "XC123.mp3/0/5.000/shift/0", clips)
 
-The name of a copy seeds it, so a copy is the same whoever makes it, in whatever order, on however many cores.
+Shift, pitch, stretch and noise are audiomentations'. "background" is ours, since a clip has to pass through the recipe's
+own decoding and high-pass before its level can be compared. The name of a copy seeds it, so a copy is the same whoever
+makes it, in whatever order, on however many cores.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import audiomentations
 import numpy as np
 
+from src.audio import AUDIO_SUFFIXES, AudioError, AudioFile, file_windows
+from src.errors import UserError
 from src.recipe import Recipe
 
+if TYPE_CHECKING:
+    from audiomentations.core.transforms_interface import BaseWaveformTransform
 
-def augment(waveform: np.ndarray, entry: str, recipe: Recipe, name: str) -> tuple[np.ndarray, dict]:
-    """One augmented copy of a window and the parameters that were drawn for it.
+CLIP_SECONDS = 60.0  # of a clip are used
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Recordings to mix in: a folder and the names of the files in it, each of which can be decoded."""
+
+    folder: str = ""
+    names: tuple[str, ...] = ()
+    digest: str = ""
+
+
+def find_clips(folder: Path, recipe: Recipe) -> tuple[Clips, dict[str, str]]:
+    """The clips of a folder on this disk, and those that cannot be used with the reason. Raises UserError if none can."""
+    usable, faults, digest = [], {}, hashlib.sha256()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: not a folder; --background takes a folder of recordings without birds")
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES):
+        name = path.relative_to(folder).as_posix()
+        try:
+            loud = _clip(str(path), recipe).any()
+        except AudioError as error:
+            faults[name] = str(error)
+            continue
+        if not loud:
+            faults[name] = "silent throughout"
+            continue
+        usable.append(name)
+        digest.update(f"{name} {path.stat().st_size}\n".encode())
+    if not usable:
+        raise UserError(f"{folder}: holds no recording that can be mixed in as background")
+    return Clips(str(folder), tuple(usable), f"{folder.resolve().name}-{digest.hexdigest()[:8]}"), faults
+
+
+@lru_cache(maxsize=16)
+def _clip(path: str, recipe: Recipe) -> np.ndarray:
+    """The beginning of a clip as float32 [samples], at the recipe's rate and with its high-pass."""
+    pieces, seconds = [], 0.0
+    with AudioFile(Path(path)) as audio:
+        for window in file_windows(audio, recipe, hop_seconds=recipe.window_seconds):
+            pieces.append(window.samples[0, : round(window.audio_seconds * recipe.sample_rate)])
+            seconds += window.audio_seconds
+            if seconds >= CLIP_SECONDS:
+                break
+    return np.concatenate(pieces)
+
+
+def augment(
+    waveform: np.ndarray, entry: str, recipe: Recipe, name: str, clips: Clips | None = None
+) -> tuple[np.ndarray, dict]:
+    """One augmented copy of a window, with the parameters that were drawn for it.
 
     waveform: float32 array [samples], unit scale, at recipe.sample_rate
-    entry: "shift", "pitch", "stretch" or "noise", or several joined by "+", applied in that order
+    entry: "shift", "pitch", "stretch", "noise" or "background", or several joined by "+", applied in that order
     name: what seeds the copy, with recipe.augment_seed
     returns: float32 array [samples], and {transform: {parameter: value}}
     """
@@ -29,9 +88,12 @@ def augment(waveform: np.ndarray, entry: str, recipe: Recipe, name: str) -> tupl
     states = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)
+    parameters = {}
     try:
-        parameters = {}
         for transform_name in entry.split("+"):
+            if transform_name == "background":
+                waveform, parameters[transform_name] = _with_background(waveform, recipe, clips)
+                continue
             transform = _transform(transform_name, recipe)
             waveform = transform(waveform, recipe.sample_rate)
             drawn = {key: value for key, value in transform.parameters.items() if key != "should_apply"}
@@ -42,7 +104,27 @@ def augment(waveform: np.ndarray, entry: str, recipe: Recipe, name: str) -> tupl
     return np.ascontiguousarray(waveform, dtype=np.float32), parameters
 
 
-def _transform(name: str, recipe: Recipe) -> audiomentations.core.transforms_interface.BaseWaveformTransform:
+def _with_background(waveform: np.ndarray, recipe: Recipe, clips: Clips | None) -> tuple[np.ndarray, dict]:
+    """A window over a piece of a clip, at a ratio of their powers drawn from recipe.snr_db."""
+    if clips is None or not clips.names:
+        raise ValueError("the augmentation 'background' needs clips")
+    name, snr_db = random.choice(clips.names), random.uniform(*recipe.snr_db)
+    clip = _clip(str(Path(clips.folder) / name), recipe)
+    start = random.randrange(len(clip))
+    noise = np.take(clip, np.arange(start, start + len(waveform)), mode="wrap")
+    ratio = rms(waveform) / max(rms(noise), 1e-6) * 10 ** (-snr_db / 20)
+    drawn = {"clip": name, "snr_db": round(snr_db, 3), "start_seconds": round(start / recipe.sample_rate, 3)}
+    return waveform + np.float32(ratio) * noise, drawn
+
+
+def rms(waveform: np.ndarray) -> float:
+    """Root of the mean square of an array of samples."""
+    return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))
+
+
+def _transform(name: str, recipe: Recipe) -> BaseWaveformTransform:
+    import audiomentations  # not above: it takes seconds, which workers that augment nothing need not pay
+
     if name == "shift":
         limit = recipe.shift_seconds
         return audiomentations.Shift(-limit, limit, shift_unit="seconds", rollover=True, p=1.0)

@@ -1,32 +1,61 @@
 """The competition's files (Cornell Birdcall Identification, `birdsong-recognition`): recordings, rows to answer, truth.
 
-    recordings = read_recordings(Path("input/birdsong-recognition"))    # a table, one row a recording
+    recordings = read_recordings(Path("input/birdsong-recognition"))    # a table, one row a recording; see COLUMNS
     rows = read_rows(Path("input/birdsong-recognition/test.csv"))       # row_id, audio_id, end_seconds
 
 The host's traps, as they are handled here: `seconds` is a window's end; rows of site_3 have none and stand for the whole
 file; an empty `birds` cell means no call; secondary labels are a stringified list in the form of primary_label, some of
-species outside the competition; four species have two scientific names, so everything is joined on the eBird code.
+species outside the competition; four species have two scientific names, so everything is joined on the eBird code. A row of
+train.csv or a file that is at fault costs itself, never the run: it stays in the table, with the reason in `fault`.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
-from pathlib import Path
+import io
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from src.audio import AUDIO_SUFFIXES
 from src.errors import UserError
+from src.storage import Stamp, is_remote, listing, name_of, place, read_text
+
+if TYPE_CHECKING:
+    from src.storage import Place
 
 NOCALL = "nocall"
+UNKNOWN = "?"  # a timed label of something that is no class
+MISSING = "missing from disk"
+NOWHERE = Stamp(-1, "")
+
+# The table of recordings, whatever it was read from (see layouts.read), and what a column holds unless a reader says more.
+COLUMNS = {
+    "filename": "",  # unique among the rows without a fault
+    "path": "",  # on this disk, or a URL
+    "ebird_code": "",  # the label; "nocall" for backgrounds
+    "secondary": "",  # other labels somewhere in the recording, separated by spaces
+    "source": "",  # recordist and date, or what else folds are grouped by
+    "events": "",  # JSON [[start_seconds, end_seconds, code], ...] by time; "": the label is of the whole recording
+    "rating": np.nan,  # 1 (bad) to 5; NaN: unknown
+    "fault": "",  # why the row cannot be used
+    "remark": "",  # what was amiss though it can be
+    "size": -1,  # bytes; -1: unknown
+    "changed": "",
+}
 
 
-def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
+def read_table(path: Place, needed: Sequence[str]) -> pd.DataFrame:
     """A CSV of strings. Raises UserError if it is absent, is no CSV or lacks a needed column (says which)."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        # Not utf-8-sig by pandas: the file may be on a server, and is fetched by one request.
+        text = read_text(place(path)).removeprefix("\ufeff")
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except FileNotFoundError as error:
         raise UserError(f"{path}: not there; see the README's section on getting the data") from error
     except UnicodeDecodeError as error:
@@ -40,61 +69,136 @@ def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def read_recordings(data: Path, nocall: Path | None = None) -> pd.DataFrame:
+def recordings_table(rows: Iterable[dict]) -> pd.DataFrame:
+    """Rows (dicts with some of COLUMNS) as the table of recordings, sorted by filename."""
+    table = pd.DataFrame([{**COLUMNS, **row} for row in rows], columns=list(COLUMNS))
+    return table.astype({"rating": float, "size": int}).sort_values("filename", kind="stable", ignore_index=True)
+
+
+def audio_files(files: Iterable[str]) -> list[str]:
+    """Those paths that are audio by their suffix; not hidden ones, such as the `._XC1.mp3` that macOS leaves."""
+    paths = map(PurePosixPath, files)
+    return [
+        str(path)
+        for path in paths
+        if path.suffix.lower() in AUDIO_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    ]
+
+
+def path_in(folder: Place, key: str) -> str:
+    """The path or URL of a file by its path relative to a folder."""
+    return f"{str(folder).rstrip('/')}/{key}" if is_remote(folder) else str(folder / key)
+
+
+def read_recordings(data: Place, nocall: Place | None = None, files: dict[str, Stamp] | None = None) -> pd.DataFrame:
     """The labelled recordings of a data folder and the backgrounds without birds, one row each, sorted by filename.
 
     data: folder with train.csv and train_audio/<ebird_code>/<filename>
     nocall: folder of background clips, with or without a nocall.csv; None: `data`/nocall if it is there
-    returns: columns filename (unique), path, ebird_code ("nocall" for backgrounds), secondary (codes, separated by
-        spaces), source (recordist and date; what folds are grouped by)
+    files: `listing(data)`, if the caller has it
+    returns: columns as in COLUMNS. Rows of train.csv whose file is absent, and files that train.csv does not name, are
+        among them with a fault
     """
-    table = read_table(
-        data / "train.csv", ["filename", "ebird_code", "secondary_labels", "primary_label", "recordist", "date"]
-    )
-    code_of_label = dict(zip(table.primary_label, table.ebird_code))
-    recordings = pd.DataFrame(
-        {
-            "filename": table.filename,
-            "path": [str(data / "train_audio" / code / name) for code, name in zip(table.ebird_code, table.filename)],
-            "ebird_code": table.ebird_code,
-            "secondary": [
-                " ".join(secondary_codes(text, code_of_label, primary))
-                for text, primary in zip(table.secondary_labels, table.ebird_code)
-            ],
-            "source": [
-                f"{recordist} {date}" if recordist.strip() and date.strip() else filename
-                for recordist, date, filename in zip(table.recordist, table.date, table.filename)
-            ],
-        }
-    )
-    if nocall is None and (data / NOCALL).is_dir():
+    needed = ["filename", "ebird_code", "secondary_labels", "primary_label", "recordist", "date"]
+    table = read_table(data / "train.csv", needed)
+    files = listing(data) if files is None else files
+    code_of_label = dict(zip(table.primary_label, table.ebird_code.str.strip()))
+    rows, listed, usable = [], set(), set()
+    for entry in table.to_dict("records"):
+        name, code = entry["filename"].strip(), entry["ebird_code"].strip()
+        key = f"train_audio/{code}/{name}"
+        fault = remark = ""
+        if not code:
+            fault = "no label"
+        elif key not in files:
+            fault = MISSING
+        elif name in usable:
+            fault = "named again in train.csv"
+        else:
+            usable.add(name)
+        try:
+            secondary = secondary_codes(entry["secondary_labels"], code_of_label, code)
+        except UserError:
+            secondary, remark = [], "secondary_labels is not a list of labels; taken as none"
+        of_a_day = entry["recordist"].strip() and entry["date"].strip()
+        rows.append(
+            {
+                "filename": name,
+                "path": path_in(data, key),
+                "ebird_code": code,
+                "secondary": " ".join(secondary),
+                "source": f"{entry['recordist']} {entry['date']}" if of_a_day else name,
+                "rating": _rating(entry.get("rating", "")),
+                "fault": fault,
+                "remark": remark,
+                **files.get(key, NOWHERE)._asdict(),
+            }
+        )
+        listed.add(key)
+    rows += _unlisted(data, files, listed, usable)
+    if nocall is None and any(key.startswith(f"{NOCALL}/") for key in files):
         nocall = data / NOCALL
     if nocall is not None:
-        recordings = pd.concat([recordings, read_backgrounds(nocall)], ignore_index=True)
-    twice = recordings.filename[recordings.filename.duplicated()].unique()
-    if len(twice):
-        raise UserError(f"{data}: {', '.join(twice[:5])} more than once; file names must be unique, backgrounds' too")
-    return recordings.sort_values("filename", ignore_index=True)
+        rows += read_backgrounds(nocall, taken={row["filename"] for row in rows})
+    return recordings_table(rows)
 
 
-def read_backgrounds(folder: Path) -> pd.DataFrame:
-    """Clips without birds, as rows of `read_recordings`; nocall.csv, if there, groups them by its source_id."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-    if not paths:
+def _rating(text: str) -> float:
+    """xeno-canto's stars; 0 is what it writes where nobody has voted."""
+    number = pd.to_numeric(text, errors="coerce")
+    return float(number) if number > 0 else np.nan
+
+
+def _unlisted(data: Place, files: dict[str, Stamp], listed: set[str], names: set[str]) -> list[dict]:
+    """Rows for the files of train_audio that train.csv does not name."""
+    rows = []
+    for key in audio_files(key for key in files if key.startswith("train_audio/") and key not in listed):
+        name = PurePosixPath(key).name
+        row = {
+            "filename": key if name in names else name,
+            "path": path_in(data, key),
+            "ebird_code": key.split("/")[1] if key.count("/") > 1 else "",
+            "source": name,
+            "fault": "on disk but not in train.csv",
+            **files[key]._asdict(),
+        }
+        rows.append(row)
+    return rows
+
+
+def read_backgrounds(folder: Place, prefix: str = "", taken: Collection[str] = ()) -> list[dict]:
+    """Clips without birds, as rows for `recordings_table`; nocall.csv, if there, groups them by its source_id.
+
+    prefix: put before each file's relative path to make its name ("nocall/"); "": the bare name, if it is unique
+    taken: names that other recordings have
+    """
+    try:
+        files = listing(folder)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: no such folder; --nocall takes a folder of recordings without birds") from error
+    clips = audio_files(files)
+    if not clips:
         raise UserError(f"{folder}: holds no audio files; --nocall takes a folder of recordings without birds")
     source_of = {}
-    if (folder / "nocall.csv").is_file():
+    if "nocall.csv" in files:
         listed = read_table(folder / "nocall.csv", ["filename", "source_id"])
-        source_of = dict(zip(listed.filename, listed.source_id))
-    return pd.DataFrame(
-        {
-            "filename": [path.name for path in paths],
-            "path": [str(path) for path in paths],
+        source_of = dict(zip(listed.filename.str.strip(), listed.source_id))
+    bare = Counter(PurePosixPath(key).name for key in clips)
+    rows = []
+    for key in clips:
+        name = PurePosixPath(key).name
+        filename = prefix + key if prefix or bare[name] > 1 else name
+        if filename in taken:
+            filename = f"{name_of(folder)}/{key}"
+        row = {
+            "filename": filename,
+            "path": path_in(folder, key),
             "ebird_code": NOCALL,
-            "secondary": "",
-            "source": [source_of.get(path.name, path.name) for path in paths],
+            "source": source_of.get(key) or source_of.get(name) or filename,
+            **files[key]._asdict(),
         }
-    )
+        rows.append(row)
+    return rows
 
 
 def secondary_codes(text: str, code_of_label: dict[str, str], primary: str) -> list[str]:
@@ -107,13 +211,15 @@ def secondary_codes(text: str, code_of_label: dict[str, str], primary: str) -> l
     try:
         labels = ast.literal_eval(text)
         return sorted({code_of_label[label] for label in labels if label in code_of_label} - {primary})
-    except (ValueError, SyntaxError, TypeError) as error:
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise UserError(f"train.csv: secondary_labels {text!r} is not a list of labels") from error
 
 
 def species(recordings: pd.DataFrame) -> list[str]:
-    """The eBird codes to be told apart, sorted; nocall is not one."""
-    return sorted(set(recordings.ebird_code) - {NOCALL})
+    """The codes to be told apart, sorted: those of recordings without a fault and of their timed labels; nocall is not one."""
+    usable = recordings[recordings.fault == ""]
+    timed = (code for text in usable.events if text for _, _, code in json.loads(text))
+    return sorted({*usable.ebird_code, *timed} - {NOCALL, UNKNOWN})
 
 
 def read_rows(path: Path) -> pd.DataFrame:

@@ -1,65 +1,62 @@
-"""tf.data from shards: reading, shuffling, and the on-line augmentation of training batches.
+"""tf.data from shards: reading, shuffling, and training batches with their on-line augmentation.
 
-    batches = training_batches(prepared, keep, targets, background, recipe, epoch)
+    batches = training_batches(prepared, keep, targets, background, recipe, epoch, steps)
     for db, target in batches: ...      # float32 (batch, mels, frames) in dB, float32 (batch, labels)
 
-Shards hold dB of mel power, so adding sounds is adding powers: a background at a signal-to-noise ratio, or a second bird
-(mixup, the labels become their union), costs a few vector operations. All randomness is drawn from the recipe's seed, the
-epoch and the batch's number: a resumed run sees what an undisturbed one would have.
+Windows stay strings of bytes until they are in a batch: a function that is mapped over them one by one costs more than all else
+together. Memory holds SHUFFLE_WINDOWS windows to shuffle and as many backgrounds, however many there are. All randomness is
+drawn from the recipe's seed, the epoch and the batch's number: a resumed run sees what an undisturbed one would have, whatever
+the number of workers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import tensorflow as tf
 
+from src.mixing import Draw, augmented, decibel
 from src.recipe import Recipe
 from src.shards import Prepared
-from src.spectrogram import from_bytes
 
 SHUFFLE_WINDOWS = 2048  # windows held to draw from: 80 MB of 128x313 bytes
 SHARDS_AT_ONCE = 8
-DB_PER_NEPER = np.float32(10 / np.log(10))
+RECORDS_AT_ONCE = 64  # looked at together for those to keep
+
+
+@contextmanager
+def readable(prepared: Prepared) -> Iterator[None]:
+    """Around what reads batches: a shard that cannot be had is the storage's own error, not TensorFlow's page about it."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if prepared.cache is not None and prepared.cache.fault is not None:
+            raise prepared.cache.fault from error
+        raise
 
 
 def read(prepared: Prepared, keep: np.ndarray, shuffle_seed: int | None = None, workers: int = 2) -> tf.data.Dataset:
-    """Stored windows: (uint8 (mels, frames), int64 window number), in the index's order unless a seed to shuffle by is given.
+    """Stored windows: (int64 window number, string of its bytes), in the index's order unless a seed to shuffle by is given.
 
     keep: bool array [windows of the index]
     """
-    mels, frames = prepared.recipe.image_shape
-    of_shard = prepared.index.groupby("shard").window.agg(["min", "max"])
-    wanted = [any(keep[first : last + 1]) for first, last in of_shard.to_numpy()]
-    of_shard = of_shard[wanted]
-    files = [str(prepared.shard_path(shard)) for shard in of_shard.index]
-    dataset = tf.data.Dataset.from_tensor_slices((files, of_shard["min"].to_numpy(np.int64)))
-    if shuffle_seed is not None:
-        dataset = dataset.shuffle(len(files), seed=shuffle_seed, reshuffle_each_iteration=False)
-
-    def windows_of(file: tf.Tensor, first: tf.Tensor) -> tf.data.Dataset:
-        records = tf.data.FixedLengthRecordDataset(file, mels * frames)
-        return tf.data.Dataset.zip(records, tf.data.Dataset.range(first, np.iinfo(np.int64).max))
-
-    at_once = 1 if shuffle_seed is None else SHARDS_AT_ONCE
-    dataset = dataset.interleave(
-        windows_of, cycle_length=at_once, num_parallel_calls=min(workers, at_once), deterministic=True
-    )
-    kept = tf.constant(keep)
-    dataset = dataset.filter(lambda record, number: tf.gather(kept, number))
+    dataset = _records(prepared, keep, shuffle_seed, workers)
     if shuffle_seed is not None:
         dataset = dataset.shuffle(SHUFFLE_WINDOWS, seed=shuffle_seed, reshuffle_each_iteration=False)
-
-    def decode(record: tf.Tensor, number: tf.Tensor) -> tuple:
-        return tf.reshape(tf.io.decode_raw(record, tf.uint8), (mels, frames)), number
-
-    return dataset.map(decode, num_parallel_calls=workers, deterministic=True)
+    return dataset
 
 
 def plain_batches(prepared: Prepared, keep: np.ndarray, batch_size: int, workers: int = 2) -> tf.data.Dataset:
     """The kept windows in the index's order as they are: float32 (batch, mels, frames) in dB."""
     dataset = read(prepared, keep, None, workers).batch(batch_size)
-    dataset = dataset.map(lambda stored, number: _decibel(stored, prepared.recipe)).prefetch(2)
-    return dataset.apply(tf.data.experimental.assert_cardinality(-(-int(keep.sum()) // batch_size)))
+    dataset = dataset.map(
+        lambda number, records: decibel(_decoded(records, prepared), prepared.recipe),
+        num_parallel_calls=workers,
+        deterministic=True,
+    )
+    return dataset.prefetch(2).apply(tf.data.experimental.assert_cardinality(-(-int(keep.sum()) // batch_size)))
 
 
 def training_batches(
@@ -78,116 +75,92 @@ def training_batches(
     targets: float32 array [windows, labels]
     """
     seed = recipe.seed * 100_003 + epoch
-    labels = tf.constant(targets)
+    targets_of = _lookup(targets)
     # An epoch that asks for more batches than there are windows goes round again, in another order.
     rounds = -(-steps * recipe.batch_size // int(keep.sum()))
     dataset = read(prepared, keep, seed, workers)
     for again in range(1, rounds):
         dataset = dataset.concatenate(read(prepared, keep, seed + 7919 * again, workers))
-    dataset = dataset.enumerate()
-
-    def target_of(count: tf.Tensor, window: tuple) -> tuple:
-        stored, number = window
-        if recipe.roll:
-            shift = tf.random.stateless_uniform([], (seed, count), 0, stored.shape[1], tf.int64)
-            stored = tf.roll(stored, shift, axis=1)
-        return stored, tf.gather(labels, number)
-
-    dataset = dataset.map(target_of, num_parallel_calls=workers, deterministic=True)
     dataset = dataset.batch(recipe.batch_size, drop_remainder=True).take(steps)
     if recipe.background_probability > 0 and background.any():
-        noise = read(prepared, background, seed, workers).map(lambda stored, number: stored)
-        noise = noise.repeat().batch(recipe.batch_size, drop_remainder=True)
-        dataset = tf.data.Dataset.zip(dataset, noise)
+        dataset = tf.data.Dataset.zip(dataset, _backgrounds(prepared, background, recipe.batch_size, seed, workers))
     else:
-        dataset = dataset.map(lambda stored, target: ((stored, target), None))
+        dataset = dataset.map(lambda numbers, records: ((numbers, records), None))
 
     def augment(step: tf.Tensor, batch: tuple) -> tuple:
-        (stored, target), noise = batch
-        draw = _Draw(seed, step, recipe.batch_size)
-        db = _decibel(stored, prepared.recipe)
-        if recipe.mixup_probability > 0:
-            db, target = mixup(db, target, recipe, draw)
-        if noise is not None:
-            db = add_background(db, _decibel(noise, prepared.recipe), recipe, draw)
-        db = change_level(db, recipe, draw)
-        return mask(db, recipe, draw), target
+        (numbers, records), noise = batch
+        stored = _decoded(records, prepared)
+        noise = None if noise is None else _decoded(noise, prepared)
+        draw = Draw(seed, step, recipe.batch_size)
+        return augmented(stored, targets_of(numbers), noise, recipe, prepared.recipe, draw)
 
     dataset = dataset.enumerate().map(augment, num_parallel_calls=workers, deterministic=True)
     return dataset.prefetch(4).apply(tf.data.experimental.assert_cardinality(steps))
 
 
-class _Draw:
-    """Random numbers for one batch: every call gives another float32 (batch, 1, 1), the same for the same seed and step."""
+def _records(prepared: Prepared, keep: np.ndarray, shuffle_seed: int | None, workers: int) -> tf.data.Dataset:
+    """The kept windows as `read` has them, shard after shard or, given a seed, of some shards in turn."""
+    spans = prepared.index[keep].groupby("shard").agg({"window": ["min", "max"], "row": "min"})
+    if shuffle_seed is not None:
+        spans = spans.iloc[np.random.default_rng(shuffle_seed % 2**32).permutation(len(spans))]
+    # Asked for one by one: a shard that is not on this disk is fetched, and those after it while it is read.
+    files = tf.data.Dataset.from_generator(
+        lambda: prepared.local_shards(list(spans.index)), output_signature=tf.TensorSpec((), tf.string)
+    )
+    dataset = tf.data.Dataset.zip(files, tf.data.Dataset.from_tensor_slices(spans.to_numpy(np.int64)))
+    mels, frames = prepared.recipe.image_shape
 
-    def __init__(self, seed: int, step: tf.Tensor, batch_size: int) -> None:
-        self._seed, self._step, self._batch_size, self._calls = seed, step, batch_size, 0
+    def windows_of(file: tf.Tensor, span: tf.Tensor) -> tf.data.Dataset:
+        first, last, row = tf.unstack(span)
+        records = tf.data.FixedLengthRecordDataset(file, mels * frames, header_bytes=row * (mels * frames))
+        return tf.data.Dataset.zip(tf.data.Dataset.range(first, last + 1), records)
 
-    def uniform(self, low: float, high: float) -> tf.Tensor:
-        self._calls += 1
-        seed = tf.stack([tf.cast(self._seed, tf.int64), self._step * 64 + self._calls])
-        return tf.random.stateless_uniform([self._batch_size, 1, 1], seed, low, high)
+    at_once = 1 if shuffle_seed is None else SHARDS_AT_ONCE
+    dataset = dataset.interleave(
+        windows_of, cycle_length=at_once, num_parallel_calls=min(workers, at_once), deterministic=True
+    )
+    kept = tf.constant(keep)
 
-    def happens(self, probability: float) -> tf.Tensor:
-        return self.uniform(0.0, 1.0) < probability
+    def only_kept(numbers: tf.Tensor, records: tf.Tensor) -> tuple:
+        where = tf.gather(kept, numbers)
+        return tf.boolean_mask(numbers, where), tf.boolean_mask(records, where)
 
-
-def _decibel(stored: tf.Tensor, recipe: Recipe) -> tf.Tensor:
-    return from_bytes(tf.cast(stored, tf.float32), recipe)
-
-
-def _power(db: tf.Tensor) -> tf.Tensor:
-    return tf.exp(db / DB_PER_NEPER)
-
-
-def _level(power: tf.Tensor) -> tf.Tensor:
-    """Mean power of each window in dB, (batch, 1, 1)."""
-    return DB_PER_NEPER * tf.math.log(tf.reduce_mean(power, axis=[1, 2], keepdims=True) + 1e-12)
-
-
-def _added(db: tf.Tensor, other: tf.Tensor, difference_db: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-    """Add the sound `other` to the sound `db`, `difference_db` louder than it on average, where `where` holds."""
-    power, other_power = _power(db), _power(other)
-    gain = _power(_level(power) - _level(other_power) + difference_db)
-    return tf.where(where, DB_PER_NEPER * tf.math.log(power + gain * other_power), db)
+    return dataset.batch(RECORDS_AT_ONCE).map(only_kept).unbatch()
 
 
-def mixup(db: tf.Tensor, target: tf.Tensor, recipe: Recipe, draw: _Draw) -> tuple[tf.Tensor, tf.Tensor]:
-    """Add to some windows the next one of the batch, at up to mixup_gain_db more or less; targets become the greater of both."""
-    where = draw.happens(recipe.mixup_probability)
-    difference = draw.uniform(-recipe.mixup_gain_db, recipe.mixup_gain_db)
-    mixed = _added(db, tf.roll(db, 1, axis=0), difference, where)
-    union = tf.maximum(target, tf.roll(target, 1, axis=0))
-    return mixed, tf.where(where[:, :, 0], union, target)
+def _backgrounds(
+    prepared: Prepared, background: np.ndarray, batch_size: int, seed: int, workers: int
+) -> tf.data.Dataset:
+    """Batches without end of windows to mix in: strings (batch,), the same SHUFFLE_WINDOWS of some shards throughout.
+
+    Backgrounds are few among many windows. Read again for each batch, they would cost more than the batch; kept in memory,
+    they cost nothing, and another epoch takes others.
+    """
+    noise = _records(prepared, background, seed, workers).map(lambda number, record: record)
+    noise = noise.take(SHUFFLE_WINDOWS).cache()
+    # One more than there are, so that the first batch finds the end and the cache is whole, however short the epoch.
+    noise = noise.shuffle(SHUFFLE_WINDOWS + 1, seed=seed, reshuffle_each_iteration=False)
+    return noise.repeat().batch(batch_size, drop_remainder=True)
 
 
-def add_background(db: tf.Tensor, noise: tf.Tensor, recipe: Recipe, draw: _Draw) -> tf.Tensor:
-    """Add to some windows a background without birds, at a signal-to-noise ratio drawn from background_snr_db."""
-    low, high = recipe.background_snr_db
-    return _added(db, noise, -draw.uniform(low, high), draw.happens(recipe.background_probability))
+def _lookup(targets: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from window numbers to their rows of targets, float32 (batch, labels).
+
+    It keeps only what is not zero: a table of a few hundred species for each window is more than all else in memory.
+    """
+    rows, columns = np.nonzero(targets)
+    starts = np.searchsorted(rows, np.arange(len(targets) + 1))
+    columns_of = tf.RaggedTensor.from_row_splits(columns, starts)
+    values_of = tf.RaggedTensor.from_row_splits(targets[rows, columns], starts)
+
+    def targets_of(numbers: tf.Tensor) -> tf.Tensor:
+        columns = tf.gather(columns_of, numbers)
+        places = tf.stack([columns.value_rowids(), columns.values], axis=1)
+        return tf.scatter_nd(places, tf.gather(values_of, numbers).values, (numbers.shape[0], targets.shape[1]))
+
+    return targets_of
 
 
-def change_level(db: tf.Tensor, recipe: Recipe, draw: _Draw) -> tf.Tensor:
-    """A gain for the whole window and, for half of them, a loss that grows with frequency, as distance and leaves make it."""
-    db += draw.uniform(-recipe.gain_db, recipe.gain_db)
-    if recipe.high_loss_db > 0:
-        slope = tf.maximum(tf.linspace(-1.0, 1.0, db.shape[1]), 0.0)[None, :, None]  # 0 up to half of the mel scale
-        loss = draw.uniform(0.0, recipe.high_loss_db) * tf.cast(draw.happens(0.5), tf.float32)
-        db -= loss * slope
-    # What lies under the floor of the front end is never met in the field.
-    return tf.clip_by_value(db, recipe.floor_db, recipe.floor_db + recipe.range_db)
-
-
-def mask(db: tf.Tensor, recipe: Recipe, draw: _Draw) -> tf.Tensor:
-    """In some windows, set a span of frames and a span of mel bands to the window's mean (SpecAugment, Park et al. 2019)."""
-    mean = tf.reduce_mean(db, axis=[1, 2], keepdims=True)
-    spans = ((2, recipe.mask_frames), (1, recipe.mask_mels))
-    for axis, greatest in spans:
-        if recipe.mask_probability > 0 and greatest > 0:
-            length = db.shape[axis]
-            width = draw.uniform(0.0, greatest) * length
-            first = draw.uniform(0.0, 1.0) * (length - width)
-            place = tf.reshape(tf.range(length, dtype=tf.float32), [1, -1, 1] if axis == 1 else [1, 1, -1])
-            hidden = (place >= first) & (place < first + width) & draw.happens(recipe.mask_probability)
-            db = tf.where(hidden, mean, db)
-    return db
+def _decoded(records: tf.Tensor, prepared: Prepared) -> tf.Tensor:
+    """Strings (batch,) as uint8 (batch, mels, frames)."""
+    return tf.reshape(tf.io.decode_raw(records, tf.uint8), (records.shape[0] or -1, *prepared.recipe.image_shape))

@@ -53,21 +53,19 @@ def evaluate(oof: OutOfFold, nocall_share: float) -> Evaluation:
 
     nocall_share: share of rows without birds that soundscapes are expected to have, which windows are weighted to
     """
-    weights = soundscape_weights(oof.primary, nocall_share)
-    threshold, fitted_f1 = fit_threshold(oof.probabilities, oof.primary, oof.secondary, nocall_share)
+    weights = soundscape_weights(oof.present, nocall_share)
+    threshold, fitted_f1 = fit_threshold(oof.probabilities, oof.present, oof.secondary, nocall_share)
     thresholds = _cross_fitted(oof, nocall_share)
-    rows = clip_row_f1(oof.probabilities, oof.primary, oof.secondary, thresholds)
+    rows = clip_row_f1(oof.probabilities, oof.present, oof.secondary, thresholds)
     by_window, by_recording = accuracies(oof)
     birds = oof.primary >= 0
-    present = np.zeros_like(oof.secondary)
-    present[np.flatnonzero(birds), oof.primary[birds]] = True
     scores = {
         "row_f1": float(np.average(rows, weights=weights)),
         "row_f1_all_nocall": float(np.average(oof.primary < 0, weights=weights)),
         "row_f1_fitted_on_itself": fitted_f1,
         "window_accuracy": by_window,
         "recording_accuracy": by_recording,
-        "class_mean_average_precision": class_mean_average_precision(oof.probabilities, present, ~oof.secondary),
+        "class_mean_average_precision": class_mean_average_precision(oof.probabilities, oof.present, ~oof.secondary),
         "windows": len(oof.primary),
         "nocall_windows": int((~birds).sum()),
         "recordings": int(oof.windows.filename[birds].nunique()),
@@ -86,7 +84,7 @@ def _cross_fitted(oof: OutOfFold, nocall_share: float) -> np.ndarray:
         if not others.any():  # one source only: there is nothing else to fit on
             others = ~others
         thresholds[part == held_out], _ = fit_threshold(
-            oof.probabilities[others], oof.primary[others], oof.secondary[others], nocall_share
+            oof.probabilities[others], oof.present[others], oof.secondary[others], nocall_share
         )
     return thresholds
 
@@ -97,7 +95,7 @@ def _per_species(oof: OutOfFold, thresholds: np.ndarray) -> pd.DataFrame:
         {label for label, on, maybe in zip(oof.labels, row >= threshold, secondary) if on and not maybe}
         for row, threshold, secondary in zip(oof.probabilities, thresholds, oof.secondary)
     ]
-    truth = [{oof.labels[primary]} if primary >= 0 else set() for primary in oof.primary]
+    truth = [{oof.labels[column] for column in np.flatnonzero(row)} for row in oof.present]
     f1 = species_f1(truth, counted, oof.labels)
     rows = []
     for column, label in enumerate(oof.labels):

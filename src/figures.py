@@ -11,7 +11,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 
 from src.audio import AudioFile, file_windows
 from src.files import written_whole
@@ -29,9 +28,9 @@ COLOURS = {"right": "#2a9d8f", "missed": "#e9c46a", "false": "#e76f51"}
 def evaluation(path: Path, oof: OutOfFold, found: Evaluation, nocall_share: float) -> None:
     """Row F1 over thresholds, and the share of windows recognised for each species."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4 + 0.12 * len(oof.labels)), layout="constrained")
-    weights = soundscape_weights(oof.primary, nocall_share)
+    weights = soundscape_weights(oof.present, nocall_share)
     scores = [
-        np.average(clip_row_f1(oof.probabilities, oof.primary, oof.secondary, t), weights=weights) for t in THRESHOLDS
+        np.average(clip_row_f1(oof.probabilities, oof.present, oof.secondary, t), weights=weights) for t in THRESHOLDS
     ]
     left.plot(THRESHOLDS, scores, color="#264653", label="out-of-fold windows")
     left.axhline(found.scores["row_f1_all_nocall"], color="grey", linestyle=":", label="all nocall")
@@ -44,7 +43,7 @@ def evaluation(path: Path, oof: OutOfFold, found: Evaluation, nocall_share: floa
         right.text(0.01, place, f"{windows} windows", va="center", fontsize=7)
     right.set(xlabel="share of windows whose likeliest species is the labelled one", xlim=(0, 1), title="Species")
     right.tick_params(axis="y", labelsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def soundscape(
@@ -77,7 +76,7 @@ def soundscape(
         image, origin="lower", aspect="auto", extent=(0, seconds, 0, recipe.n_mels), vmin=low, vmax=high, cmap="magma"
     )
     ticks = np.linspace(0, recipe.n_mels, 5)
-    top.set_yticks(ticks, [f"{_mel_to_hz(tick, recipe) / 1000:.1f}" for tick in ticks])
+    top.set_yticks(ticks, [f"{mel_to_hz(tick, recipe) / 1000:.1f}" for tick in ticks])
     top.set(ylabel="kHz (mel scale)", title=recording.name)
     for end, true_row, answered_row in zip(end_seconds, true, answered):
         for place, code in enumerate(shown):
@@ -95,37 +94,19 @@ def soundscape(
     bottom.set_xticks(np.arange(0, seconds + 1, row_seconds), minor=True)
     bottom.grid(axis="x", which="both", alpha=0.3)
     bottom.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, ncols=3, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _mel_to_hz(band: float, recipe: Recipe) -> float:
+def mel_to_hz(band: float, recipe: Recipe) -> float:
+    """The frequency at the lower edge of a mel band, in Hz."""
     import librosa
 
     low, high = librosa.hz_to_mel([recipe.fmin_hz, recipe.fmax_hz])
     return float(librosa.mel_to_hz(low + (high - low) * band / recipe.n_mels))
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def save(figure: plt.Figure, path: Path, dpi: int = 90) -> None:
+    """Write a figure as PNG, whole or not at all, and forget it."""
     with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=90)
+        figure.savefig(temporary, dpi=dpi)
     plt.close(figure)
-
-
-def overview(path: Path, described: pd.DataFrame, species: pd.DataFrame) -> None:
-    """Recordings and sources a species, lengths, sampling rates (see exploration.py for the tables)."""
-    figure = plt.figure(figsize=(12, 3 + 0.16 * len(species)), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(3, 2))
-    axes = left.subplots()
-    axes.barh(species.ebird_code, species.recordings, color="#8ab6b0", label="recordings")
-    axes.barh(species.ebird_code, species.sources, color="#264653", height=0.4, label="sources")
-    axes.set(xlabel="number", title="Recordings and sources a species", ylim=(-0.6, len(species) - 0.4))
-    axes.tick_params(axis="y", labelsize=7)
-    axes.legend()
-    good = described[described.fault == ""]
-    lengths, rates = right.subplots(2, 1)
-    lengths.hist(good.seconds, bins=40, color="#264653")
-    lengths.set(xlabel="seconds", ylabel="recordings", title="Length")
-    counts = good.sample_rate.value_counts().sort_index()
-    rates.bar([f"{rate / 1000:g}" for rate in counts.index], counts, color="#264653")
-    rates.set(xlabel="kHz", ylabel="recordings", title="Sampling rate")
-    _save(figure, path)

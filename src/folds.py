@@ -6,33 +6,46 @@ trained on looks twice as good as it is. `folds.csv` (filename, ebird_code, sour
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from sklearn.model_selection import StratifiedGroupKFold
 
-from src.audio import AudioError, AudioFile
 from src.competition import NOCALL, read_table
 from src.errors import UserError
 from src.files import written_whole
 
 log = logging.getLogger(__name__)
 COLUMNS = ["filename", "ebird_code", "source", "fold"]
-COMPARED_SECONDS = 5.0
 
 
-def make_folds(recordings: pd.DataFrame, n_folds: int = 5, seed: int = 0, jobs: int = 1) -> pd.DataFrame:
+def make_folds(
+    recordings: pd.DataFrame, n_folds: int = 5, seed: int = 0, alike: Sequence[Sequence[str]] = ()
+) -> pd.DataFrame:
     """Assign each recording to a fold: columns filename, ebird_code, source, fold (0 .. n_folds - 1).
 
-    recordings: columns filename, path, ebird_code, source. Recordings that hold the same audio under two names are made
-    one source, and so are the sources they come from. Raises UserError if there are fewer sources than folds.
+    recordings: columns filename, ebird_code, source
+    alike: groups of file names that hold the same audio; each is made one source, and so are the sources they come from
+
+    Raises UserError if there are fewer sources than folds.
     """
-    source = merge_sources(recordings, jobs)
+    source = merge_sources(recordings, alike)
+    check_enough(recordings.assign(source=source), n_folds)
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    fold = np.full(len(recordings), -1)
+    for number, (_, held_out) in enumerate(splitter.split(recordings, recordings.ebird_code, source)):
+        fold[held_out] = number
+    return pd.DataFrame(
+        {"filename": recordings.filename, "ebird_code": recordings.ebird_code, "source": source, "fold": fold}
+    )
+
+
+def check_enough(recordings: pd.DataFrame, n_folds: int) -> None:
+    """Raise UserError if these recordings cannot fill so many folds."""
+    source = recordings.source
     if n_folds < 2:
         raise UserError(f"--n-folds must be 2 or more, not {n_folds}")
     if source.nunique() < n_folds:
@@ -44,16 +57,9 @@ def make_folds(recordings: pd.DataFrame, n_folds: int = 5, seed: int = 0, jobs: 
         raise UserError(
             f"no species has as many as {n_folds} recordings to put one in each fold; use --n-folds {max(2, most)}"
         )
-    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    fold = np.full(len(recordings), -1)
-    for number, (_, held_out) in enumerate(splitter.split(recordings, recordings.ebird_code, source)):
-        fold[held_out] = number
-    return pd.DataFrame(
-        {"filename": recordings.filename, "ebird_code": recordings.ebird_code, "source": source, "fold": fold}
-    )
 
 
-def merge_sources(recordings: pd.DataFrame, jobs: int = 1) -> pd.Series:
+def merge_sources(recordings: pd.DataFrame, alike: Sequence[Sequence[str]]) -> pd.Series:
     """`recordings.source`, with the sources of recordings that hold the same audio made one (named after the first)."""
     root = {source: source for source in recordings.source}
 
@@ -63,44 +69,12 @@ def merge_sources(recordings: pd.DataFrame, jobs: int = 1) -> pd.Series:
         return source
 
     source_of = dict(zip(recordings.filename, recordings.source))
-    for names in duplicates(recordings, jobs):
+    for names in alike:
         first, *others = sorted({find(source_of[name]) for name in names})
         for other in others:
             root[other] = first
         log.info("same audio, taken as one source: %s", ", ".join(names))
     return recordings.source.map(find)
-
-
-def duplicates(recordings: pd.DataFrame, jobs: int = 1) -> list[list[str]]:
-    """Groups of file names that hold exactly the same audio, whatever their tags.
-
-    The first seconds of each are decoded and compared, and the whole of those that begin alike. Headers are not asked: an
-    mp3's length is often guessed from the file's size, tags included.
-    """
-    files = list(zip(recordings.filename, recordings.path))
-    for whole in (False, True):
-        digests = Parallel(n_jobs=jobs)(delayed(_audio_digest)(path, whole) for _, path in files)
-        alike = defaultdict(list)
-        for file, digest in zip(files, digests):
-            if digest:  # what cannot be read is named by the preparation
-                alike[digest].append(file)
-        files = [file for group in alike.values() if len(group) > 1 for file in group]
-    return sorted(sorted(name for name, _ in group) for group in alike.values() if len(group) > 1)
-
-
-def _audio_digest(path: str, whole: bool) -> str:
-    """SHA-256 of a file's rate, channels and decoded audio, of its beginning or all of it; "" if it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with AudioFile(Path(path)) as audio:
-            digest.update(f"{audio.sample_rate} {audio.channels}".encode())
-            for block in audio.blocks(COMPARED_SECONDS):
-                digest.update(block.tobytes())
-                if not whole:
-                    break
-    except AudioError:
-        return ""
-    return digest.hexdigest()
 
 
 def few_sources(folds: pd.DataFrame) -> dict[str, int]:
@@ -128,10 +102,10 @@ def read_folds(path: Path) -> pd.DataFrame:
 
 
 def match_folds(recordings: pd.DataFrame, folds: pd.DataFrame, path: Path) -> None:
-    """Raise UserError if folds.csv does not name exactly these recordings with these labels."""
+    """Raise UserError if folds.csv lacks one of these recordings or has it with another label. It may name more."""
     listed = dict(zip(folds.filename, folds.ebird_code))
     actual = dict(zip(recordings.filename, recordings.ebird_code))
-    differing = sorted(name for name in {*listed, *actual} if listed.get(name) != actual.get(name))
+    differing = sorted(name for name in actual if listed.get(name) != actual[name])
     if differing:
         raise UserError(
             f"{path} is about other recordings: {len(differing)} differ, {', '.join(differing[:3])} among them; "

@@ -71,30 +71,29 @@ def class_mean_average_precision(probabilities: np.ndarray, present: np.ndarray,
 
 
 def clip_row_f1(
-    probabilities: np.ndarray, primary: np.ndarray, secondary: np.ndarray, threshold: float | np.ndarray
+    probabilities: np.ndarray, present: np.ndarray, secondary: np.ndarray, threshold: float | np.ndarray
 ) -> np.ndarray:
     """Row F1 of each labelled window, float array [windows], at a threshold or at one of its own, float array [windows].
 
-    primary: int array [windows], -1 for a window without birds (truth: nocall)
+    present: bool array [windows, labels]: the species in it; none: the truth is nocall
     secondary: bool array [windows, labels]: species that may or may not be in it, neither wanted nor held against it
     """
     answered = (probabilities >= np.reshape(threshold, (-1, 1))) & ~secondary
     number = np.maximum(answered.sum(axis=1), 1)  # an empty answer is the label nocall
-    bird = primary >= 0
-    right = np.where(bird, answered[np.arange(len(primary)), primary], ~answered.any(axis=1))
-    return 2 * right / (1 + number)
+    right = np.where(present.any(axis=1), (answered & present).sum(axis=1), ~answered.any(axis=1))
+    return 2 * right / (np.maximum(present.sum(axis=1), 1) + number)
 
 
 def fit_threshold(
-    probabilities: np.ndarray, primary: np.ndarray, secondary: np.ndarray, nocall_share: float
+    probabilities: np.ndarray, present: np.ndarray, secondary: np.ndarray, nocall_share: float
 ) -> tuple[float, float]:
     """The threshold with the greatest mean row F1, and that F1. Arguments as in `clip_row_f1`.
 
     nocall_share: the share of rows without birds that soundscapes are expected to have. Clips have another, so windows
         without birds are weighted to it; where there are none of them, or only them, all windows count the same.
     """
-    weight = soundscape_weights(primary, nocall_share)
-    scores = [np.average(clip_row_f1(probabilities, primary, secondary, t), weights=weight) for t in THRESHOLDS]
+    weight = soundscape_weights(present, nocall_share)
+    scores = [np.average(clip_row_f1(probabilities, present, secondary, t), weights=weight) for t in THRESHOLDS]
     # Scores of neighbouring thresholds differ by chance; the middle of the plateau around the best is the safer choice.
     high = np.array(scores) >= max(scores) - 0.002
     first = last = int(np.argmax(scores))
@@ -106,9 +105,12 @@ def fit_threshold(
     return float(THRESHOLDS[chosen]), float(scores[chosen])
 
 
-def soundscape_weights(primary: np.ndarray, nocall_share: float) -> np.ndarray:
-    """Weights of windows, float array summing to 1, that give those without birds (primary -1) the share of a soundscape."""
-    nocall = primary < 0
+def soundscape_weights(present: np.ndarray, nocall_share: float) -> np.ndarray:
+    """Weights of windows, float array summing to 1, that give those without birds the share of a soundscape.
+
+    present: bool array [windows, labels]
+    """
+    nocall = ~present.any(axis=1)
     if nocall.all() or not nocall.any():
-        return np.full(len(primary), 1 / len(primary))
+        return np.full(len(nocall), 1 / len(nocall))
     return np.where(nocall, nocall_share / nocall.sum(), (1 - nocall_share) / (~nocall).sum())

@@ -5,7 +5,7 @@ runs/<model>/fold<k>/oof.parquet    one row a validation window: what it is, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +25,15 @@ class OutOfFold:
     windows: what each window is: filename, channel, ebird_code, source, fold, start_seconds, ...
     probabilities: float32 array [windows, labels]
     primary: int array [windows], -1 for nocall
-    secondary: bool array [windows, labels]
+    present: bool array [windows, labels]: the primary species and others labelled in the very window
+    secondary: bool array [windows, labels]: species that may be in it
     """
 
     labels: tuple[str, ...]
     windows: pd.DataFrame
     probabilities: np.ndarray
     primary: np.ndarray
+    present: np.ndarray
     secondary: np.ndarray
 
 
@@ -54,6 +56,8 @@ def read(folders: Sequence[Path], labels: Sequence[str]) -> OutOfFold:
             table = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error}); train this fold again") from error
+        if "others" not in table.columns:
+            raise UserError(f"{path}: was written by another version of this software; train this fold again")
         if list(table.columns[-len(labels) :]) != list(labels):
             raise UserError(f"{path}: answers for other species than the other folds; train it again")
         tables.append(table.assign(folder=folder.name))
@@ -71,14 +75,21 @@ def read(folders: Sequence[Path], labels: Sequence[str]) -> OutOfFold:
 def as_arrays(table: pd.DataFrame, labels: Sequence[str]) -> OutOfFold:
     """A table of out-of-fold predictions as arrays."""
     column = {code: number for number, code in enumerate(labels)}
-    secondary = np.zeros((len(table), len(labels)), bool)
-    for row, codes in enumerate(table.secondary):
-        for code in codes.split():
-            if code in column:
-                secondary[row, column[code]] = True
+    present = code_matrix(table.ebird_code + " " + table.others, labels)
+    secondary = code_matrix(table.secondary, labels) & ~present
     primary = table.ebird_code.map(lambda code: -1 if code == NOCALL else column[code]).to_numpy(int)
     probabilities = table[list(labels)].to_numpy(np.float32)
-    return OutOfFold(tuple(labels), table.drop(columns=list(labels)), probabilities, primary, secondary)
+    return OutOfFold(tuple(labels), table.drop(columns=list(labels)), probabilities, primary, present, secondary)
+
+
+def code_matrix(codes: Iterable[str], labels: Sequence[str]) -> np.ndarray:
+    """Cells of codes separated by spaces as a bool array [cells, labels]; codes that are no label are left out."""
+    column = {code: number for number, code in enumerate(labels)}
+    cells = [[column[code] for code in cell.split() if code in column] for cell in codes]
+    matrix = np.zeros((len(cells), len(labels)), bool)
+    for row, columns in enumerate(cells):
+        matrix[row, columns] = True
+    return matrix
 
 
 def accuracies(oof: OutOfFold) -> tuple[float, float]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from src import storage
 from src.errors import UserError
 from src.recipe import Recipe
 
-PREPARED = Path("input/prepared")
+if TYPE_CHECKING:
+    from src.storage import Place
+
+PREPARED = "input/prepared"
 RUNS = Path("runs")
 
 
-def prepared_folder(data: Path, recipe: Recipe) -> Path:
-    """Windows prepared from a data folder by a recipe: input/prepared/<data's name>/<recipe's id>."""
-    return PREPARED / data.resolve().name / recipe.prepared_id
+def prepared_folder(root: Place, data: Place, recipe: Recipe) -> Place:
+    """Windows prepared from a data folder by a recipe: <root>/<data's name>/<recipe's id>."""
+    return root / storage.name_of(data) / recipe.prepared_id
 
 
 def fold_folder(run: Path, fold: int) -> Path:
@@ -21,9 +28,40 @@ def fold_folder(run: Path, fold: int) -> Path:
     return run / f"fold{fold}"
 
 
-def latest_prepared(data: Path) -> Path:
-    """The folder of windows that prepare.py last finished for a data folder. Raises UserError if there is none."""
-    described = sorted((PREPARED / data.resolve().name).glob("*/prepared.json"), key=lambda path: path.stat().st_mtime)
+def find_prepared(root: Place, data: Place) -> Place:
+    """The folder of windows that prepare.py last finished for a data folder, or `root` itself if it is one.
+
+    Raises UserError if there is none.
+    """
+    with storage.reachable(root):
+        if (root / "prepared.json").exists():
+            return root
+        described = [
+            (_changed(path), str(path), path) for path in (root / storage.name_of(data)).glob("*/prepared.json")
+        ]
     if not described:
-        raise UserError(f"no windows are prepared for {data}: run python prepare.py --data {data}")
-    return described[-1].parent
+        raise UserError(f"no windows are prepared for {data} under {root}: run python prepare.py --data {data}")
+    return max(described)[2].parent
+
+
+def all_prepared(root: Place) -> Iterator[dict]:
+    """Each folder of windows under a root: path, finished (whether whole), recordings, windows of, bytes, recipe (as a dict)."""
+    try:
+        files = storage.listing(root)
+    except FileNotFoundError:
+        return
+    folders: dict[str, int] = {}
+    for name, stamp in files.items():
+        parts = name.split("/")
+        if len(parts) >= 3:
+            folder = "/".join(parts[:2])
+            folders[folder] = folders.get(folder, 0) + max(stamp.size, 0)
+    for folder, size in folders.items():
+        described = {}
+        if f"{folder}/prepared.json" in files:
+            described = json.loads(storage.read_text(root / folder / "prepared.json"))
+        yield {"folder": root / folder, "bytes": size, **described}
+
+
+def _changed(path: Place) -> float:
+    return path.fs.modified(path.path).timestamp() if storage.is_remote(path) else path.stat().st_mtime

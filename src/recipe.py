@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from src.errors import UserError
 
-TRANSFORMS = ("shift", "pitch", "stretch", "noise")
+TRANSFORMS = ("shift", "pitch", "stretch", "noise", "background")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Recipe:
     floor_db: float = -80.0
     range_db: float = 120.0  # values lie in [floor_db, floor_db + range_db]
 
+    # Which windows: of a recording that is labelled as a whole, those that call most (see calls.py).
+    windows_per_recording: int = 4  # 0: all; 4 and 0.2: docs/experiments/call_windows.md
+    quiet_share: float = 0.2  # of a recording's windows: the quietest are kept as examples of nocall
+
     # Offline augmentation: for each entry `copies` copies of every window; "shift+noise" applies two to one copy.
     augment: tuple[str, ...] = ()
     copies: int = 1
@@ -48,6 +52,8 @@ class Recipe:
     pitch_semitones: float = 2.0
     stretch_fraction: float = 0.2
     noise_amplitude: float = 0.015  # standard deviation, of a waveform in [-1, 1]
+    background: str = ""  # which clips "background" mixes in: name and digest of their folder
+    snr_db: tuple[float, float] = (0.0, 15.0)  # of the window to the background mixed in
     augment_seed: int = 0
 
     # On-line augmentation, in mel power, on training batches only.
@@ -104,11 +110,22 @@ class Recipe:
             raise UserError(
                 f"recipe: hop_seconds {self.hop_seconds:g} leaves audio between windows of {self.window_seconds:g} s"
             )
-        for name in ("shift_seconds", "pitch_semitones", "noise_amplitude", "warmup_epochs", "min_tail_seconds"):
+        for name in (
+            "windows_per_recording",
+            "shift_seconds",
+            "pitch_semitones",
+            "noise_amplitude",
+            "warmup_epochs",
+            "min_tail_seconds",
+        ):
             if getattr(self, name) < 0:
                 raise UserError(f"recipe: {name} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.stretch_fraction < 1:
             raise UserError(f"recipe: stretch_fraction must lie in [0, 1), not {self.stretch_fraction}")
+        if not 0 <= self.quiet_share < 1:
+            raise UserError(f"recipe: quiet_share must lie in [0, 1), not {self.quiet_share:g}")
+        if len(self.snr_db) != 2 or self.snr_db[0] > self.snr_db[1]:
+            raise UserError(f"recipe: snr_db must be two numbers, the lower one first, not {self.snr_db}")
         if self.channels not in ("mono", "split"):
             raise UserError(f"recipe: channels must be mono or split, not {self.channels!r}")
         if self.optimizer not in ("adam", "rmsprop"):
@@ -119,6 +136,10 @@ class Recipe:
             for transform in entry.split("+"):
                 if transform not in TRANSFORMS:
                     raise UserError(f"recipe: augmentation {entry!r} is not made of {', '.join(TRANSFORMS)}")
+                if transform == "background" and not self.background:
+                    raise UserError(
+                        f"recipe: augmentation {entry!r} needs clips to mix in; prepare.py takes --background DIR"
+                    )
 
     @property
     def window_samples(self) -> int:
@@ -163,12 +184,14 @@ PRESETS = {
         highpass_hz=1400.0,
         window_seconds=10.0,
         hop_seconds=5.0,
+        windows_per_recording=0,
+        quiet_share=0.0,
         n_fft=4096,
         hop_length=353,
         n_mels=224,
         fmin_hz=1400.0,
         fmax_hz=11025.0,
-        augment=TRANSFORMS,
+        augment=("shift", "pitch", "stretch", "noise"),
         background_probability=0.0,
         mixup_probability=0.0,
         gain_db=0.0,

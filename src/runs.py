@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from src import bundle
+from src import bundle, storage
 from src.audio import AudioError, AudioFile, file_windows
 from src.errors import UserError
 from src.files import write_json
@@ -74,7 +74,7 @@ def publish(
     waveforms = []
     for filename in oof.filename.unique():
         if filename in path_of and len(waveforms) < CHECKED_WINDOWS:
-            waveforms += [window[0] for window in _windows(Path(path_of[filename]), recipe, "mono").values()]
+            waveforms += [window[0] for window in _windows(path_of[filename], recipe, "mono").values()]
     if not waveforms:
         raise UserError(f"{folder}: no recording of this fold is there to check the export on; is --data right?")
     waveforms = np.stack(waveforms[:CHECKED_WINDOWS])
@@ -87,18 +87,27 @@ def publish(
     return difference
 
 
-def _windows(path: Path, recipe: Recipe, channels: str) -> dict[float, np.ndarray]:
-    """A recording's windows by their start in seconds, float32 [channels, samples]; none if it cannot be read."""
+def _windows(path: str, recipe: Recipe, channels: str, starts: set[float] | None = None) -> dict[float, np.ndarray]:
+    """A recording's windows by their start in seconds, float32 [channels, samples]; none if it cannot be read.
+
+    starts: which ones; None: the first CHECKED_WINDOWS
+    """
+    found: dict[float, np.ndarray] = {}
     try:
-        with AudioFile(path) as audio:
-            return {window.start_seconds: window.samples for window in file_windows(audio, recipe, channels)}
-    except AudioError:
+        with storage.local_copy(path) as local, AudioFile(local) as audio:
+            for window in file_windows(audio, recipe, channels):
+                if starts is None or window.start_seconds in starts:
+                    found[window.start_seconds] = window.samples
+                if len(found) == (CHECKED_WINDOWS if starts is None else len(starts)):
+                    break
+    except (AudioError, FileNotFoundError):
         return {}
+    return found
 
 
 def write_run(
     folder: Path,
-    data: Path,
+    source: dict,
     weights: Path | None,
     recipe: Recipe,
     model: keras.Model,
@@ -109,13 +118,14 @@ def write_run(
 ) -> None:
     """Keep what this fold was, in run.json; written last, so it says that the fold is finished.
 
+    source: where the recordings are, as layouts.DataSource gives it
     weights: where the backbone's came from, if not from its handle; started: perf_counter and process_time at the start
     """
     write_json(
         folder / "run.json",
         {
             "command": shlex.join(["python", *sys.argv]),
-            "data": str(data.resolve()),
+            "source": source,
             "weights": str(weights or ""),
             "recipe": recipe.to_dict(),
             "versions": versions(),
@@ -143,13 +153,12 @@ def is_finished(folder: Path, recipe: Recipe, split: Split, weights: Path | None
         return False
 
 
-def data_of(folder: Path) -> Path | None:
-    """The data folder that a fold was trained on, if it says so and it is there."""
+def source_of(folder: Path) -> dict:
+    """Where the recordings of a fold are, as layouts.DataSource gives it; {} if it does not say."""
     try:
-        data = Path(json.loads((folder / "run.json").read_text(encoding="utf-8"))["data"])
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["source"]
     except (OSError, ValueError, KeyError):
-        return None
-    return data if (data / "train.csv").is_file() else None
+        return {}
 
 
 def compare_with_bundle(
@@ -169,7 +178,7 @@ def compare_with_bundle(
         oof = oof[oof.filename.isin(path_of)]
         for filename in oof.filename.drop_duplicates().sample(frac=1, random_state=0)[:per_fold]:
             rows = oof[oof.filename == filename]
-            windows = _windows(Path(path_of[filename]), core.recipe, core.recipe.channels)
+            windows = _windows(path_of[filename], core.recipe, core.recipe.channels, set(rows.start_seconds))
             for start, channel, expected in zip(rows.start_seconds, rows.channel, rows[list(core.labels)].to_numpy()):
                 if start in windows:
                     answered.append(core.probabilities(windows[start][channel : channel + 1])[0])

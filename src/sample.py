@@ -44,7 +44,7 @@ from src.sample_plan import (
 from src.synthesis import BACKGROUNDS, SPECIES, Call, Place, background, draw_bird, render, sing
 
 # Written into sample.json: raise it whenever the bytes change, so that an older sample is made anew.
-VERSION = 2
+VERSION = 3
 MARK = "sample.json"
 LICENSE = "CC0 (synthesised)"
 NOCALL_RATES = (22050, 32000, 44100)
@@ -232,11 +232,16 @@ def write_tables(
     write_csv(folder / "truth.csv", rows, ["row_id", "birds"])
     write_csv(folder / "sample_submission.csv", [row | {"birds": "nocall"} for row in rows], ["row_id", "birds"])
     events = [
-        {"audio_id": soundscape.audio_id, "ebird_code": code, "start_s": f"{start_s:.3f}", "end_s": f"{end_s:.3f}"}
+        {
+            "filename": f"{soundscape.audio_id}.mp3",
+            "start_seconds": f"{start_s:.3f}",
+            "end_seconds": f"{end_s:.3f}",
+            "label": code,
+        }
         for soundscape in soundscapes
         for code, start_s, end_s in soundscape.events
     ]
-    write_csv(folder / "truth_events.csv", events, ["audio_id", "ebird_code", "start_s", "end_s"])
+    write_csv(folder / "truth_events.csv", events, ["filename", "start_seconds", "end_seconds", "label"])
 
 
 def make_sample(

@@ -23,11 +23,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from src.competition import NOCALL
-from src.datasets import plain_batches, training_batches
+from src.datasets import plain_batches, readable, training_batches
 from src.errors import UserError
 from src.files import written_whole
 from src.folds import check_no_leak
 from src.metrics import top1
+from src.oof import code_matrix
 from src.recipe import Recipe
 from src.shards import Prepared
 
@@ -38,7 +39,7 @@ class Split:
 
     windows: the index with columns source, fold and side added ("train", "validation" or "" for unused copies)
     train, validation, background: bool arrays [windows]; background: windows without birds on the training side
-    targets: float32 array [windows, labels]: 1 for the primary species, less for secondary ones
+    targets: float32 array [windows, labels]: 1 for the species labelled in it, less for secondary ones
     """
 
     labels: tuple[str, ...]
@@ -81,16 +82,18 @@ def split_fold(prepared: Prepared, folds: pd.DataFrame, fold: int, recipe: Recip
     held_out = windows.fold == fold
     # Augmented copies teach; what is validated is what was recorded.
     windows["side"] = np.where(~held_out, "train", np.where(windows["transform"] == "", "validation", ""))
+    # A copy over a background that is validated, as nocall, would teach that very background.
+    validated = set(folds.filename[folds.fold == fold].str.rsplit("/", n=1).str[-1])
+    mixed_in = (
+        windows.background.str.rsplit("/", n=1).str[-1].isin(validated)
+    )  # by its bare name: folders may be given anew
+    windows.loc[mixed_in & ~held_out, "side"] = ""
     check_no_leak(windows[windows.side != ""])
 
-    column = {code: number for number, code in enumerate(prepared.labels)}
-    targets = np.zeros((len(windows), len(column)), np.float32)
-    for row, (primary, secondary) in enumerate(zip(windows.ebird_code, windows.secondary)):
-        for code in secondary.split():
-            if code in column:
-                targets[row, column[code]] = recipe.secondary_target
-        if primary != NOCALL:
-            targets[row, column[primary]] = 1.0
+    # Who may be in a window that is kept as nocall is not taught: it was kept because nobody is heard.
+    may_be = code_matrix(windows.secondary.where(windows.ebird_code != NOCALL, ""), prepared.labels)
+    present = code_matrix(windows.ebird_code + " " + windows.others, prepared.labels)
+    targets = np.where(present, 1.0, may_be * recipe.secondary_target).astype(np.float32)
 
     train, validation = (windows.side == "train").to_numpy(), (windows.side == "validation").to_numpy()
     birds = (windows.ebird_code != NOCALL).to_numpy()
@@ -98,6 +101,9 @@ def split_fold(prepared: Prepared, folds: pd.DataFrame, fold: int, recipe: Recip
         if not (side & birds).any():
             raise UserError(f"fold {fold} has no window of a bird {name}; look at the folds file")
     background = train & ~birds & (windows["transform"] == "").to_numpy()
+    without_doubt = background & (windows.secondary == "").to_numpy()
+    if without_doubt.any():  # else the quiet windows of the recordings themselves must do
+        background = without_doubt
     return Split(prepared.labels, windows, train, validation, background, targets)
 
 
@@ -149,7 +155,9 @@ def fit(
             batches = training_batches(
                 prepared, split.train, split.targets, split.background, recipe, epoch, steps, workers
             )
-            fitted = model.fit(batches, verbose=0, shuffle=False, callbacks=[_Progress(bar, epoch, recipe.epochs)])
+            progress = _Progress(bar, epoch, recipe.epochs)
+            with readable(prepared):
+                fitted = model.fit(batches, verbose=0, shuffle=False, callbacks=[progress])
             loss = fitted.history["loss"][0]
             if not np.isfinite(loss):
                 raise UserError(f"the loss became {loss} in epoch {epoch}; try a smaller --learning-rate")
@@ -190,13 +198,15 @@ def predict_logits(
     model: keras.Model, prepared: Prepared, keep: np.ndarray, batch_size: int, workers: int
 ) -> np.ndarray:
     """Logits of the kept windows in the index's order: float32 array [kept, labels]."""
-    return model.predict(plain_batches(prepared, keep, batch_size, workers), verbose=0)
+    with readable(prepared):
+        return model.predict(plain_batches(prepared, keep, batch_size, workers), verbose=0)
 
 
 def out_of_fold(model: keras.Model, prepared: Prepared, split: Split, recipe: Recipe, workers: int = 2) -> pd.DataFrame:
     """The validation windows with what they are (filename, channel, ebird_code, ...) and a probability for each species."""
     logits = predict_logits(model, prepared, split.validation, recipe.batch_size, workers)
-    columns = ["filename", "channel", "ebird_code", "secondary", "source", "fold", "start_seconds", "audio_seconds"]
+    columns = ["filename", "channel", "ebird_code", "others", "secondary", "source", "fold"]
+    columns += ["start_seconds", "audio_seconds", "call_score"]
     described = split.windows.loc[split.validation, columns].reset_index(drop=True)
     probabilities = pd.DataFrame(
         1 / (1 + np.exp(-logits.astype(np.float64))), columns=list(split.labels), dtype=np.float32

@@ -85,11 +85,80 @@ def test_spreadsheets_byte_order_marks_and_spaces_do_no_harm_and_other_encodings
         competition.read_rows(tmp_path / "test.csv")
 
 
-def test_a_file_name_that_is_listed_twice_is_an_error(small_sample, tmp_path):
-    table = pd.read_csv(small_sample / "train.csv", dtype=str, keep_default_na=False)
-    pd.concat([table, table[:1]]).to_csv(tmp_path / "train.csv", index=False)
-    with pytest.raises(UserError, match="more than once"):
-        competition.read_recordings(tmp_path)
+def competition_folder(folder: Path, rows: list[str], files: list[str]) -> Path:
+    """A train.csv of these rows (filename,ebird_code,secondary_labels,recordist,date,rating) and empty files."""
+    lines = ["filename,ebird_code,secondary_labels,recordist,date,rating,primary_label"]
+    lines += [f"{row},{row.split(',')[1]}_label" for row in rows]
+    folder.mkdir(exist_ok=True)
+    (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"12")
+    return folder
+
+
+def test_what_is_wrong_with_one_file_costs_that_file_and_is_named(tmp_path):
+    rows = ["a.mp3,one,[],Ann,2020,4.5", "a.mp3,one,[],Ann,2020,4.5", "b.mp3,one,[],Ann,2020,0", "c.mp3,,[],Ann,2020,"]
+    rows += ["d.mp3,two,[oops,Ann,2020,x", "e.mp3,two,\"['one_label', 'other_label']\",,2020,1"]
+    files = [f"train_audio/{name}" for name in ("one/a.mp3", "two/d.mp3", "two/e.mp3", "two/f.wav", "two/._e.mp3")]
+    data = competition_folder(tmp_path / "data", rows, files)
+    recordings = competition.read_recordings(data)
+    assert list(recordings.columns) == list(competition.COLUMNS)
+    faults = [(row.filename, row.ebird_code, row.fault) for row in recordings.itertuples() if row.fault]
+    assert faults == [
+        ("a.mp3", "one", "named again in train.csv"),
+        ("b.mp3", "one", "missing from disk"),
+        ("c.mp3", "", "no label"),
+        ("f.wav", "two", "on disk but not in train.csv"),
+    ]
+    usable = recordings[recordings.fault == ""].set_index("filename")
+    assert list(usable.index) == ["a.mp3", "d.mp3", "e.mp3"]
+    assert usable.remark["d.mp3"].startswith("secondary_labels is not a list of labels")
+    assert usable.secondary.to_dict() == {"a.mp3": "", "d.mp3": "", "e.mp3": "one"}
+    assert usable.source["e.mp3"] == "e.mp3"  # no recordist
+    assert usable.rating["a.mp3"] == 4.5
+    assert usable.rating[["d.mp3"]].isna().all()
+    assert (usable["size"] == 2).all()
+    assert (usable.changed != "").all()
+    assert (usable.events == "").all()
+    assert competition.species(recordings) == ["one", "two"]
+
+
+def test_a_row_whose_file_is_absent_does_not_take_the_name_from_one_that_is_there(tmp_path):
+    data = competition_folder(tmp_path / "data", ["a.mp3,one,[],,,", "a.mp3,two,[],,,"], ["train_audio/two/a.mp3"])
+    recordings = competition.read_recordings(data)
+    assert dict(zip(recordings.ebird_code, recordings.fault)) == {"one": "missing from disk", "two": ""}
+
+
+def test_spaces_around_a_code_or_a_name_do_no_harm(tmp_path):
+    data = competition_folder(tmp_path / "data", ["a.mp3 , one,[],,,"], ["train_audio/one/a.mp3"])
+    (row,) = competition.read_recordings(data).itertuples()
+    assert (row.filename, row.ebird_code, row.fault) == ("a.mp3", "one", "")
+
+
+def test_backgrounds_of_one_name_are_told_apart_by_their_folder(tmp_path):
+    files = ["train_audio/one/a.mp3", "nocall/wind/x.wav", "nocall/rain/x.wav", "nocall/y.wav", "nocall/a.mp3"]
+    data = competition_folder(tmp_path / "data", ["a.mp3,one,[],,,"], files)
+    recordings = competition.read_recordings(data)
+    assert recordings.filename.is_unique
+    backgrounds = recordings[recordings.ebird_code == "nocall"]
+    assert list(backgrounds.filename) == ["nocall/a.mp3", "rain/x.wav", "wind/x.wav", "y.wav"]
+    assert list(backgrounds.source) == list(backgrounds.filename)
+    with pytest.raises(UserError, match="holds no audio files"):
+        competition.read_backgrounds(competition_folder(tmp_path / "none", [], []))
+    with pytest.raises(UserError, match="no such folder"):
+        competition.read_recordings(data, tmp_path / "nowhere")
+
+
+def test_the_species_are_those_of_labels_and_of_timed_labels_of_recordings_without_a_fault():
+    rows = [
+        {"filename": "a", "ebird_code": "one", "events": '[[0.0, 1.0, "one"], [2.0, 3.0, "two"], [4.0, 5.0, "?"]]'},
+        {"filename": "b", "ebird_code": "three"},
+        {"filename": "c", "ebird_code": "four", "fault": "missing from disk"},
+        {"filename": "d", "ebird_code": "nocall", "events": "[]"},
+    ]
+    assert competition.species(competition.recordings_table(rows)) == ["one", "three", "two"]
+    assert competition.recordings_table([]).empty
 
 
 def test_the_public_test_csv_and_its_sample_submission_have_the_same_rows(real_data):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 
-from src import competition, folds
+from src import competition, exploration, folds, measuring
 from src.errors import UserError
 
 
@@ -20,7 +21,7 @@ def birds(real_data) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def bird_folds(birds) -> pd.DataFrame:
-    return folds.make_folds(birds, 5, 0, jobs=2)
+    return folds.make_folds(birds, 5, 0)
 
 
 def test_each_recording_is_in_one_fold_and_each_source_too(birds, bird_folds):
@@ -47,13 +48,17 @@ def test_the_same_seed_gives_the_same_folds_and_another_seed_others(birds, bird_
     assert not folds.make_folds(birds, 5, 1).fold.equals(bird_folds.fold)
 
 
-def test_the_same_audio_under_two_names_is_one_source(small_sample):
+def duplicates(recordings: pd.DataFrame, folder: Path) -> list[list[str]]:
+    return exploration.duplicates(measuring.measure(recordings, folder / "measured.csv", jobs=1))
+
+
+def test_the_same_audio_under_two_names_is_one_source(small_sample, tmp_path):
     recordings = competition.read_recordings(small_sample)
-    (pair,) = folds.duplicates(recordings)
+    (pair,) = duplicates(recordings, tmp_path)
     assert len(pair) == 2
     before = recordings.set_index("filename").source[pair]
     assert before.nunique() == 2
-    table = folds.make_folds(recordings, 3).set_index("filename")
+    table = folds.make_folds(recordings, 3, alike=[pair]).set_index("filename")
     assert table.source[pair].nunique() == 1
     # whoever shares a source with either of them is in their fold too
     related = recordings.filename[recordings.source.isin(before)]
@@ -70,7 +75,7 @@ def test_the_same_audio_with_other_tags_is_still_found(tmp_path):
     names = ["a.flac", "b.flac", "c.flac"]
     assert (tmp_path / "a.flac").read_bytes() != (tmp_path / "b.flac").read_bytes()
     table = pd.DataFrame({"filename": names, "path": [str(tmp_path / name) for name in names]})
-    assert folds.duplicates(table) == [["a.flac", "b.flac"]]
+    assert duplicates(table, tmp_path) == [["a.flac", "b.flac"]]
 
 
 def test_the_same_mp3_with_other_tags_is_still_found_though_its_header_promises_another_length(real_data, tmp_path):
@@ -85,7 +90,7 @@ def test_the_same_mp3_with_other_tags_is_still_found_though_its_header_promises_
     promised = {soundfile.info(tmp_path / name).frames for name in names}
     assert len(promised) > 1
     table = pd.DataFrame({"filename": names, "path": [str(tmp_path / name) for name in names]})
-    assert folds.duplicates(table) == [names]
+    assert duplicates(table, tmp_path) == [names]
 
 
 def test_fewer_recordings_of_a_species_than_folds_is_an_error_with_the_fix(tmp_path):
@@ -116,6 +121,9 @@ def test_folds_about_other_recordings_are_refused(birds, bird_folds, tmp_path):
     changed = bird_folds.assign(ebird_code=["other", *bird_folds.ebird_code[1:]])
     with pytest.raises(UserError, match="about other recordings: 1 differ"):
         folds.match_folds(birds, changed, tmp_path / "folds.csv")
+    folds.match_folds(
+        birds[1:], bird_folds, tmp_path / "folds.csv"
+    )  # a recording that was deleted is no other recording
     with pytest.raises(UserError, match=r"prepare\.py writes it"):
         folds.read_folds(tmp_path / "absent.csv")
 
@@ -178,4 +186,4 @@ def test_an_unreadable_recording_does_not_stop_the_search_for_duplicates(tmp_pat
     shutil.copy(next(small_sample.glob("train_audio/*/*.mp3")), tmp_path / "a.mp3")
     (tmp_path / "b.mp3").write_bytes(b"garbage")
     table = pd.DataFrame({"filename": ["a.mp3", "b.mp3"], "path": [str(tmp_path / "a.mp3"), str(tmp_path / "b.mp3")]})
-    assert folds.duplicates(table) == []
+    assert duplicates(table, tmp_path) == []

@@ -68,11 +68,15 @@ def imports_of(path: Path) -> set[str]:
 
 # Who may know whom: a module imports from its own floor or one below.
 FLOORS = [
-    {"errors", "files", "quiet", "recipe", "paths"},
-    {"audio", "spectrogram", "augment", "bundle"},
-    {"competition", "folds", "metrics", "predictor", "shards", "synthesis", "sample_plan"},
-    {"datasets", "backbones", "soundscape", "outputs", "oof", "exploration", "sample", "evaluation"},
-    {"classifier", "figures"},
+    {"errors", "files", "quiet", "recipe", "paths", "storage", "workers"},
+    {"audio", "spectrogram", "augment", "bundle", "calls", "shard_files", "shard_cache"},
+    {"competition", "folds", "metrics", "predictor", "synthesis", "sample_plan", "xeno_canto", "annotations"}
+    | {"shards", "windows", "preparation"},
+    {
+        *("datasets", "mixing", "backbones", "soundscape", "outputs", "oof", "sample", "evaluation"),
+        *("exploration", "measuring", "layouts", "options"),
+    },
+    {"classifier", "figures", "window_figures", "data_figures", "sound_figures", "page"},
     {"training", "runs", "demo"},
 ]
 

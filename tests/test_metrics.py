@@ -62,7 +62,7 @@ def test_the_row_f1_of_clips_is_the_competition_s_score(data):
         data.draw(st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=rows, max_size=rows))
     )
     primary = np.array(data.draw(st.lists(st.integers(-1, 2), min_size=rows, max_size=rows)))
-    scores = metrics.clip_row_f1(probabilities, primary, np.zeros((rows, 3), bool), 0.5)
+    scores = metrics.clip_row_f1(probabilities, primary[:, None] == np.arange(3), np.zeros((rows, 3), bool), 0.5)
     truth = [{labels[number]} if number >= 0 else set() for number in primary]
     answers = [{labels[column] for column in np.flatnonzero(row >= 0.5)} for row in probabilities]
     assert scores.mean() == pytest.approx(metrics.row_f1(truth, answers))
@@ -70,13 +70,15 @@ def test_the_row_f1_of_clips_is_the_competition_s_score(data):
 
 def test_a_secondary_species_is_neither_wanted_nor_held_against_an_answer():
     probabilities, secondary = np.array([[0.9, 0.9], [0.9, 0.1]]), np.array([[False, True], [False, True]])
-    np.testing.assert_array_equal(metrics.clip_row_f1(probabilities, np.array([0, 0]), secondary, 0.5), [1, 1])
+    np.testing.assert_array_equal(
+        metrics.clip_row_f1(probabilities, np.array([[True, False]] * 2), secondary, 0.5), [1, 1]
+    )
 
 
 def test_the_threshold_separates_what_can_be_separated():
     probabilities = np.array([[0.7, 0.1], [0.2, 0.8], [0.3, 0.25], [0.1, 0.2]])
-    primary, none = np.array([0, 1, -1, -1]), np.zeros((4, 2), bool)
-    threshold, score = metrics.fit_threshold(probabilities, primary, none, nocall_share=0.5)
+    present, none = np.array([[1, 0], [0, 1], [0, 0], [0, 0]], bool), np.zeros((4, 2), bool)
+    threshold, score = metrics.fit_threshold(probabilities, present, none, nocall_share=0.5)
     assert score == 1
     assert 0.3 < threshold <= 0.7
 
@@ -85,17 +87,17 @@ def test_more_empty_rows_ask_for_a_stricter_threshold():
     generator = np.random.default_rng(0)
     primary = np.repeat([0, -1], 400)
     probabilities = np.clip(np.where(primary == 0, 0.6, 0.4) + generator.normal(0, 0.15, 800), 0, 1)[:, None]
-    none = np.zeros((800, 1), bool)
-    strict = metrics.fit_threshold(probabilities, primary, none, nocall_share=0.9)[0]
-    loose = metrics.fit_threshold(probabilities, primary, none, nocall_share=0.1)[0]
+    none, present = np.zeros((800, 1), bool), (primary == 0)[:, None]
+    strict = metrics.fit_threshold(probabilities, present, none, nocall_share=0.9)[0]
+    loose = metrics.fit_threshold(probabilities, present, none, nocall_share=0.1)[0]
     assert strict > loose + 0.1
 
 
 def test_weights_give_empty_windows_the_share_they_have_in_soundscapes():
-    weights = metrics.soundscape_weights(np.array([0, 1, 2, -1]), 0.544)
+    weights = metrics.soundscape_weights(np.array([[1, 0], [0, 1], [1, 1], [0, 0]], bool), 0.544)
     assert weights[3] == pytest.approx(0.544)
     assert weights.sum() == pytest.approx(1)
-    np.testing.assert_allclose(metrics.soundscape_weights(np.array([0, 1]), 0.544), 0.5)
+    np.testing.assert_allclose(metrics.soundscape_weights(np.array([[1], [1]], bool), 0.544), 0.5)
 
 
 def test_recordings_are_judged_by_their_mean_probabilities():

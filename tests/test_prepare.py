@@ -17,11 +17,12 @@ import pandas as pd
 import pytest
 from conftest import ROOT, run
 
-from src import competition, shards
+from src import competition, preparation, shards
 from src.audio import AudioError, AudioFile, file_windows
 from src.errors import UserError
 from src.recipe import preset
 from src.spectrogram import log_mel, to_bytes
+from src.workers import Workers
 
 
 def is_odd(path: str) -> bool:
@@ -34,7 +35,7 @@ def is_odd(path: str) -> bool:
         return True
 
 
-def some_recordings(folder: Path, number: int = 20) -> pd.DataFrame:
+def some_recordings(folder: Path, number: int = 40) -> pd.DataFrame:
     """Recordings of the small sample, the odd ones among them."""
     recordings = competition.read_recordings(folder)
     odd = recordings.path.map(is_odd)
@@ -48,13 +49,13 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def prepared(small_sample, recipe, tmp_path_factory) -> shards.Prepared:
-    return shards.prepare(some_recordings(small_sample), recipe, tmp_path_factory.mktemp("one") / "p", jobs=1)
+    return preparation.prepare(some_recordings(small_sample), recipe, tmp_path_factory.mktemp("one") / "p")
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_jobs(small_sample, recipe, prepared, tmp_path):
-    two = shards.prepare(some_recordings(small_sample), recipe, tmp_path / "p", jobs=2)
+    two = preparation.prepare(some_recordings(small_sample), recipe, tmp_path / "p", workers=Workers(2))
     names = sorted(str(path.relative_to(two.folder)) for path in two.folder.rglob("*") if path.is_file())
-    assert len(names) > 5
+    assert len([name for name in names if name.endswith(".bin")]) == 2
     _, differing, errors = filecmp.cmpfiles(prepared.folder, two.folder, names, shallow=False)
     assert (differing, errors) == ([], [])
 
@@ -94,6 +95,18 @@ def test_the_status_names_every_recording_and_why_one_failed(prepared, small_sam
     assert truncated.windows.iloc[0] > 0
 
 
+def test_the_same_audio_under_two_names_is_found_whatever_its_tags(real_data, tmp_path):
+    first, other = sorted((real_data / "birds/train_audio").glob("*/*.mp3"))[:2]
+    shutil.copy(first, tmp_path / "a.mp3")
+    (tmp_path / "b.mp3").write_bytes(first.read_bytes() + b"TAG" + b"another title".ljust(125))
+    shutil.copy(other, tmp_path / "c.mp3")
+    table = competition.recordings_table(
+        {"filename": name, "path": str(tmp_path / name), "ebird_code": "x"} for name in ("a.mp3", "b.mp3", "c.mp3")
+    )
+    made = preparation.prepare(table, preset("default", windows_per_recording=1), tmp_path / "p")
+    assert made.alike() == [["a.mp3", "b.mp3"]]
+
+
 def test_a_recording_shorter_than_a_window_is_one_padded_window(prepared):
     short = prepared.status[prepared.status.seconds.between(0.01, 1)]
     assert len(short) == 1  # the sample's recording of 0.3 s
@@ -108,10 +121,10 @@ def test_silence_and_what_is_missing_cost_one_recording_each(tmp_path, recipe):
     soundfile.write(tmp_path / "silent.wav", np.zeros(64000), 32000)
     soundfile.write(tmp_path / "noise.wav", generator.normal(0, 0.1, 64000), 32000)
     names = ["absent.wav", "noise.wav", "silent.wav"]
-    table = pd.DataFrame(
-        {"filename": names, "path": [str(tmp_path / n) for n in names], "ebird_code": ["a", "b", "c"], "secondary": ""}
+    table = competition.recordings_table(
+        {"filename": n, "path": str(tmp_path / n), "ebird_code": code} for n, code in zip(names, "abc")
     )
-    made = shards.prepare(table, preset("default"), tmp_path / "p")
+    made = preparation.prepare(table, preset("default"), tmp_path / "p")
     assert list(zip(made.status.filename, made.status.status)) == [
         ("absent.wav", "failed"),
         ("noise.wav", "ok"),
@@ -119,7 +132,7 @@ def test_silence_and_what_is_missing_cost_one_recording_each(tmp_path, recipe):
     ]
     assert list(made.status.reason) == ["No such file or directory", "", "silent throughout"]
     with pytest.raises(UserError, match="no recording could be used"):
-        shards.prepare(table[:1], preset("default"), tmp_path / "q")
+        preparation.prepare(table[:1], preset("default"), tmp_path / "q")
 
 
 def test_what_is_finished_is_not_redone_and_what_changed_is(small_sample, tmp_path):
@@ -127,18 +140,18 @@ def test_what_is_finished_is_not_redone_and_what_changed_is(small_sample, tmp_pa
     shutil.copytree(small_sample, data)
     table = some_recordings(data, 60)
     folder = tmp_path / "p"
-    first = shards.prepare(table, preset("default"), folder)
+    first = preparation.prepare(table, preset("default"), folder)
     times = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
-    assert len(times) == 4 * 3  # four shards of three files
+    assert len(times) == 4 * 2  # four shards of two files
 
     # Killed while it was writing: a shard without its last file, and a temporary one left behind.
-    (folder / "shards/shard-00001.json").unlink()
-    (folder / "shards/.shard-00001.99.part.bin").write_bytes(b"half")
+    (folder / "shards/shard-00001.jsonl").unlink()
+    (folder / "shards/.shard-00001.part.bin").write_bytes(b"half")
     of_shard_2 = first.index.filename[first.index.shard == 2].iloc[0]
     changed = Path(table.path[table.filename == of_shard_2].iloc[0])
     changed.write_bytes(changed.read_bytes() + b"\0" * 10)
 
-    second = shards.prepare(table, preset("default"), folder)
+    second = preparation.prepare(some_recordings(data, 60), preset("default"), folder)
     after = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
     assert sorted(after) == sorted(times)
     kept = {name for name in times if times[name] == after[name]}
@@ -149,9 +162,9 @@ def test_what_is_finished_is_not_redone_and_what_changed_is(small_sample, tmp_pa
 def test_a_recording_that_is_added_changes_its_own_shard_only(small_sample, tmp_path):
     table = some_recordings(small_sample, 60)
     folder = tmp_path / "p"
-    shards.prepare(table[:-1], preset("default"), folder)
+    preparation.prepare(table[:-1], preset("default"), folder)
     times = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
-    shards.prepare(table, preset("default"), folder)
+    preparation.prepare(table, preset("default"), folder)
     after = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
     assert len({name.split(".")[0] for name in times if times[name] != after[name]}) == 1
 
@@ -161,21 +174,21 @@ def test_a_folder_whose_preparation_was_interrupted_is_not_opened_with_the_old_l
 ):
     table = some_recordings(small_sample, 60)
     folder = tmp_path / "p"
-    shards.prepare(table[:-1], preset("default"), folder)
+    preparation.prepare(table[:-1], preset("default"), folder)
     shards.open_prepared(folder)
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shards, "_make_shard", interrupted)
+    monkeypatch.setattr(preparation, "_make_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        shards.prepare(table, preset("default"), folder)
+        preparation.prepare(table, preset("default"), folder)
     with pytest.raises(UserError, match=r"no whole set of prepared windows there; run prepare.py"):
         shards.open_prepared(folder)
 
 
 def test_a_shard_of_another_size_than_the_index_says_is_refused(small_sample, tmp_path):
-    made = shards.prepare(some_recordings(small_sample), preset("default"), tmp_path / "p")
+    made = preparation.prepare(some_recordings(small_sample), preset("default"), tmp_path / "p")
     with open(made.shard_path(0), "ab") as file:
         file.write(b"more")
     with pytest.raises(UserError, match="not of the index's size"):
@@ -184,14 +197,14 @@ def test_a_shard_of_another_size_than_the_index_says_is_refused(small_sample, tm
 
 def test_two_data_folders_of_one_name_do_not_overwrite_each_other(small_sample, tmp_path):
     table = some_recordings(small_sample, 5)
-    shards.prepare(table, preset("default"), tmp_path / "p", data=tmp_path / "a/birds")
-    with pytest.raises(UserError, match=r"a/birds, not from .*b/birds"):
-        shards.prepare(table, preset("default"), tmp_path / "p", data=tmp_path / "b/birds")
+    preparation.prepare(table, preset("default"), tmp_path / "p", source={"data": "a/birds"})
+    with pytest.raises(UserError, match="a/birds, not from b/birds"):
+        preparation.prepare(table, preset("default"), tmp_path / "p", source={"data": "b/birds"})
 
 
 def test_labels_that_changed_since_are_noticed(small_sample, tmp_path):
     table = some_recordings(small_sample)
-    made = shards.prepare(table, preset("default"), tmp_path / "p")
+    made = preparation.prepare(table, preset("default"), tmp_path / "p")
     shards.check_labels(made, table)
     shards.check_labels(made, table[3:])  # backgrounds may lie elsewhere
     relabelled = table.assign(ebird_code=["other", *table.ebird_code[1:]])
@@ -207,15 +220,14 @@ def test_ctrl_c_ends_with_a_sentence_and_the_same_command_goes_on(small_sample, 
         command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.rglob("shards/*.json")) and time.monotonic() < deadline:
+    while not list(tmp_path.rglob("shards/shard-*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in errors
     assert "Traceback" not in errors
-    assert not list(tmp_path.rglob("*.part*"))
-    done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("shards/*.json")}
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("shards/shard-*.jsonl")}
     assert done
     assert not list(tmp_path.rglob("prepared.json"))
     again = run("prepare.py", *arguments, cwd=tmp_path)
@@ -225,7 +237,7 @@ def test_ctrl_c_ends_with_a_sentence_and_the_same_command_goes_on(small_sample, 
 
 def test_the_study_s_recipe_splits_stereo_and_cuts_ten_seconds_every_five(small_sample, tmp_path):
     table = some_recordings(small_sample)
-    made = shards.prepare(table, preset("study2020", augment=()), tmp_path / "p", jobs=2)
+    made = preparation.prepare(table, preset("study2020", augment=()), tmp_path / "p", workers=Workers(2))
     stereo = made.index[made.index.channel == 1].filename.unique()
     assert len(stereo) > 0
     for filename in stereo:
@@ -270,8 +282,8 @@ def test_the_script_prepares_names_what_failed_and_exits_with_1_unless_told_to_g
     [
         (["--recipe", "none"], "no recipe is called 'none'; there are default, study2020"),
         (["--stretch-fraction", "1.0"], "stretch_fraction must lie in [0, 1)"),
-        (["--augment", "echo"], "augmentation 'echo' is not made of shift, pitch, stretch, noise"),
-        (["--data", "nowhere"], "nowhere/train.csv: not there"),
+        (["--augment", "echo"], "augmentation 'echo' is not made of shift, pitch, stretch, noise, background"),
+        (["--data", "nowhere"], "nowhere"),
         (["--highpass-hz", "20000"], "highpass_hz must lie in [0, 16000)"),
     ],
 )

@@ -293,14 +293,17 @@ class TestTruth:
 
     def test_events_say_where_the_sound_is(self, sample):
         events = table(sample / "truth_events.csv")
-        assert list(events[0]) == ["audio_id", "ebird_code", "start_s", "end_s"]
+        assert list(events[0]) == ["filename", "start_seconds", "end_seconds", "label"]
         louder = 0
         for event in events:
-            audio, rate = soundfile.read(sample / "test_audio" / f"{event['audio_id']}.mp3")
-            species = SPECIES[event["ebird_code"]]
+            audio, rate = soundfile.read(sample / "test_audio" / event["filename"])
+            species = SPECIES[event["label"]]
             level = [
                 np.mean(np.abs(np.fft.rfft(part))[band_of(species, len(part), rate)] ** 2) / len(part)
-                for part in (audio[int(float(event["start_s"]) * rate) : int(float(event["end_s"]) * rate)], audio)
+                for part in (
+                    audio[int(float(event["start_seconds"]) * rate) : int(float(event["end_seconds"]) * rate)],
+                    audio,
+                )
             ]
             louder += level[0] > 1.2 * level[1]
         assert louder >= 0.8 * len(events)

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from conftest import run
 
-from src import competition, folds, oof, runs, shards
+from src import competition, folds, layouts, oof, preparation, runs
 from src.errors import UserError
 from src.recipe import preset
+from src.workers import Workers
 
 FAST = ["--epochs", 2, "--steps-per-epoch", 8, "--batch-size", 16, "--learning-rate", 0.005, "--workers", 2]
 REAL = "mobilenet_v2_035"
@@ -23,11 +24,13 @@ REAL = "mobilenet_v2_035"
 def data(small_sample, tmp_path_factory) -> dict:
     """The small sample prepared, with three folds, in a working folder of its own."""
     folder = tmp_path_factory.mktemp("work")
-    recordings = competition.read_recordings(small_sample)
-    table = folds.make_folds(recordings, 3)
-    folds.write_folds(folder / "folds/folds.csv", table)
+    source = layouts.DataSource(data=str(small_sample))
+    recordings = layouts.read(source)
     recipe = preset("default", augment=("noise",))
-    prepared = shards.prepare(recordings, recipe, folder / "input/prepared/small" / recipe.prepared_id, jobs=2)
+    windows = folder / "input/prepared/small" / recipe.prepared_id
+    prepared = preparation.prepare(recordings, recipe, windows, source.to_dict(), workers=Workers(2))
+    table = folds.make_folds(recordings, 3, alike=prepared.alike())
+    folds.write_folds(folder / "folds/folds.csv", table)
     return {"folder": folder, "data": small_sample, "prepared": prepared, "folds": table}
 
 
@@ -74,6 +77,50 @@ def test_targets_hold_the_primary_species_the_secondary_ones_and_nothing_for_noc
     with_secondary = (windows.secondary != "").to_numpy()
     assert with_secondary.any()
     assert (split.targets[with_secondary] == 0.5).any(axis=1).all()
+
+
+def test_a_copy_over_a_background_that_is_validated_is_not_learned_from(data, split):
+    from dataclasses import replace
+
+    from src import training
+
+    prepared = data["prepared"]
+    copies = (prepared.index["transform"] == "noise") & (prepared.index.ebird_code != "nocall")
+    validated = split.windows.filename[split.validation & (split.windows.ebird_code == "nocall").to_numpy()].iloc[0]
+    taught = split.windows.filename[split.background].iloc[0]
+    for clip, kept in ((f"rain/{validated}", 0), (taught, int((copies & split.train).sum()))):
+        over = prepared.index.assign(background=np.where(copies, clip, ""))
+        again = training.split_fold(replace(prepared, index=over), data["folds"], 0, preset("default"))
+        assert int((copies & again.train).sum()) == kept
+
+
+def test_others_labelled_in_the_very_window_are_taught_as_the_primary_species_is(data, split):
+    from dataclasses import replace
+
+    from src import training
+
+    index = data["prepared"].index.copy()
+    first, second = data["prepared"].labels[:2]
+    row = int(np.flatnonzero(index.ebird_code == first)[0])
+    index.loc[row, ["others", "secondary"]] = [second, ""]
+    again = training.split_fold(replace(data["prepared"], index=index), data["folds"], 0, preset("default"))
+    np.testing.assert_array_equal(np.flatnonzero(again.targets[row] == 1), [0, 1])
+
+
+def test_a_quiet_window_teaches_no_species_and_is_a_background_only_where_there_is_no_better(data, split):
+    from dataclasses import replace
+
+    from src import training
+
+    index = data["prepared"].index.copy()
+    row = int(np.flatnonzero(split.train & (index.ebird_code != "nocall").to_numpy() & (index["transform"] == ""))[0])
+    index.loc[row, ["ebird_code", "secondary"]] = ["nocall", index.ebird_code[row]]
+    again = training.split_fold(replace(data["prepared"], index=index), data["folds"], 0, preset("default"))
+    assert (again.targets[row] == 0).all()
+    assert not again.background[row]
+    birds_only = index[(index.ebird_code != "nocall") | (index.index == row)]
+    alone = training.split_fold(replace(data["prepared"], index=birds_only), data["folds"], 0, preset("default"))
+    assert list(alone.windows.window[alone.background]) == [row]
 
 
 def test_a_leaking_split_is_refused_before_anything_is_trained(data):
@@ -183,7 +230,7 @@ def test_an_unknown_model_and_missing_windows_are_sentences(tmp_path):
     with pytest.raises(UserError, match="no model is called 'b9'; there are tiny, b0, b1"):
         backbones.get("b9")
     with pytest.raises(UserError, match=r"run python prepare\.py --data .*nothing"):
-        paths.latest_prepared(tmp_path / "nothing")
+        paths.find_prepared(tmp_path, tmp_path / "nothing")
 
 
 def test_the_registry_has_the_study_s_models_with_exact_handles_and_published_sizes():
@@ -293,6 +340,7 @@ def test_a_cross_fitted_score_is_honest_where_one_fitted_on_itself_flatters():
                 "filename": [f"{n}.mp3" for n in range(40)],
                 "source": [f"s{n % 10}" for n in range(40)],
                 "ebird_code": generator.choice(["a", "b", "nocall"], 40),
+                "others": "",
                 "secondary": "",
                 "a": generator.random(40),
                 "b": generator.random(40),

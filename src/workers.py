@@ -1,0 +1,91 @@
+"""Where parallel work runs: processes of this machine, or a cluster, through joblib's own backends.
+
+    for done in Workers(jobs=2).run(delayed(f)(x) for x in xs): ...                         # in the order of completion
+    Workers(backend="dask", scheduler="tcp://10.0.0.1:8786").run(...)                       # all workers of a dask cluster
+    Workers(backend="ray", scheduler="ray://10.0.0.1:10001").run(...)
+
+Without a scheduler, dask and ray start workers on this machine. What runs must not depend on who runs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from joblib import Parallel, parallel_config
+
+from src.errors import UserError
+
+CONNECT_SECONDS = 10.0
+BACKENDS = ("loky", "dask", "ray")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """backend: loky (processes here), dask or ray; scheduler: address of a cluster; jobs: at once, -1: one a core or worker."""
+
+    jobs: int = -1
+    backend: str = "loky"
+    scheduler: str = ""
+
+    def run(self, tasks: Iterable[tuple]) -> Iterator[Any]:
+        """Yield the results of joblib's delayed calls as they come. Raises UserError if the cluster is not to be had."""
+        if self.backend not in BACKENDS:
+            raise UserError(f"--backend must be {', '.join(BACKENDS)}, not {self.backend}")
+        if self.scheduler and self.backend == "loky":
+            raise UserError("--scheduler is for --backend dask or ray: loky's processes are on this machine")
+        if self.scheduler:
+            self._check_scheduler()
+        with contextlib.ExitStack() as stack:
+            if self.backend != "loky":
+                stack.enter_context(getattr(self, f"_{self.backend}")())
+            # ray's joblib backend gives its results together, at the end.
+            return_as = "list" if self.backend == "ray" else "generator_unordered"
+            yield from Parallel(n_jobs=self.jobs, return_as=return_as)(tasks)
+
+    def _check_scheduler(self) -> None:
+        """Raise UserError if nothing answers at the scheduler's address: ray would wait for it without end."""
+        place = urlsplit(self.scheduler if "://" in self.scheduler else f"//{self.scheduler}")
+        try:
+            if not place.hostname or not place.port:
+                raise ValueError("an address is HOST:PORT")
+            socket.create_connection((place.hostname, place.port), timeout=CONNECT_SECONDS).close()
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"--scheduler {self.scheduler}: no {self.backend} scheduler answers there ({error})"
+            ) from error
+
+    @contextlib.contextmanager
+    def _dask(self) -> Iterator[None]:
+        try:
+            from distributed import Client
+        except ImportError as error:
+            raise UserError("--backend dask: pip install distributed") from error
+        try:
+            client = Client(self.scheduler or None, timeout=CONNECT_SECONDS)
+        except (OSError, ValueError) as error:
+            raise UserError(f"--scheduler {self.scheduler}: no dask scheduler answers there ({error})") from error
+        with client, parallel_config(backend="dask"):
+            yield
+
+    @contextlib.contextmanager
+    def _ray(self) -> Iterator[None]:
+        try:
+            import ray
+            from ray.util.joblib import register_ray
+        except ImportError as error:
+            raise UserError("--backend ray: pip install ray") from error
+        try:
+            ray.init(address=self.scheduler or None, ignore_reinit_error=True, log_to_driver=False)
+        except (ConnectionError, ValueError) as error:
+            raise UserError(f"--scheduler {self.scheduler}: no ray cluster answers there ({error})") from error
+        register_ray()
+        try:
+            with parallel_config(backend="ray"):
+                yield
+        finally:
+            ray.shutdown()

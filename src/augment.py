@@ -26,6 +26,9 @@ from src.recipe import Recipe
 if TYPE_CHECKING:
     from audiomentations.core.transforms_interface import BaseWaveformTransform
 
+# Of pitch and stretch: the faster of audiomentations' two (tests/bench/preparation.py prints both), once numba has compiled
+# it, which takes 18 s and is kept.
+METHOD = "librosa_phase_vocoder"
 CLIP_SECONDS = 60.0  # of a clip are used
 
 
@@ -128,13 +131,11 @@ def _transform(name: str, recipe: Recipe) -> BaseWaveformTransform:
     if name == "shift":
         limit = recipe.shift_seconds
         return audiomentations.Shift(-limit, limit, shift_unit="seconds", rollover=True, p=1.0)
-    # The method of pitch and stretch is audiomentations' default, signalsmith: the other, librosa's phase vocoder, takes as
-    # long once it runs, after 25 s of compilation on a fresh machine.
     if name == "pitch":
         limit = recipe.pitch_semitones
-        return audiomentations.PitchShift(-limit, limit, p=1.0)
+        return audiomentations.PitchShift(-limit, limit, method=METHOD, p=1.0)
     if name == "stretch":
         limit = recipe.stretch_fraction
-        return audiomentations.TimeStretch(1 - limit, 1 + limit, p=1.0)
+        return audiomentations.TimeStretch(1 - limit, 1 + limit, method=METHOD, p=1.0)
     amplitude = recipe.noise_amplitude
     return audiomentations.AddGaussianNoise(amplitude, amplitude, p=1.0)

@@ -1,6 +1,6 @@
 """What a prepared window costs, part by part, against the plain loop of a notebook.
 
-    python tests/bench/preparation.py $DATA/birds --recordings 60         # 4 minutes on two cores
+    python tests/bench/preparation.py $DATA/birds --recordings 60         # 6 minutes on two cores
 
 Prints CPU seconds a window for decode, resample, high-pass, mel, score, write and each augmentation; the whole without and with
 augmentation, as prepare.py does it in one process; and the plain loop in the same run: librosa.load resampled with kaiser_fast,
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import audiomentations
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -52,6 +53,11 @@ class Clock:
 def parts(recordings: list[dict], recipe: Recipe, folder: Path, clock: Clock) -> int:
     """Each part by itself, on all recordings; returns the number of windows."""
     number = 0
+    # audiomentations' other method, for comparison
+    others = {
+        "pitch": audiomentations.PitchShift(-2, 2, method="signalsmith_stretch", p=1.0),
+        "stretch": audiomentations.TimeStretch(0.8, 1.2, method="signalsmith_stretch", p=1.0),
+    }
     with ShardWriter(folder / "parts", []) as writer:
         writer.take_up([])
         for recording in recordings:
@@ -89,6 +95,10 @@ def parts(recordings: list[dict], recipe: Recipe, folder: Path, clock: Clock) ->
                     for window in cut:
                         name = f"{recording['filename']}/{window.start_seconds}"
                         augment.augment(window.samples[0], transform, recipe, name)
+            for transform, other in others.items():
+                with clock(f"{transform}, other"):
+                    for window in cut:
+                        other(window.samples[0], recipe.sample_rate)
             number += len(cut)
     return number
 
@@ -140,12 +150,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="as --data of prepare.py")
     parser.add_argument("--recordings", type=int, default=60)
+    parser.add_argument("--wall-recordings", type=int, default=240, help="for one job against two")
     arguments = parser.parse_args()
 
     recipe = preset("default", windows_per_recording=0, quiet_share=0.0)
     augmented = preset("default", windows_per_recording=0, quiet_share=0.0, augment=TRANSFORMS)
     table = layouts.read(layouts.DataSource(arguments.data))
-    table = table[table.fault == ""].sample(arguments.recordings, random_state=0)
+    everything = table[table.fault == ""].sample(frac=1, random_state=0)
+    table = everything.head(arguments.recordings)
     recordings = table.to_dict("records")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -158,7 +170,7 @@ def main() -> None:
         print(f"{len(recordings)} recordings, {n_windows} windows of 5 s; CPU ms a window")
         for part, seconds in clock.seconds.items():
             print(f"  {part:10} {1000 * seconds / n_windows:7.2f}")
-        made = [part for part in clock.seconds if part not in (*TRANSFORMS, "high-pass")]
+        made = ("decode", "resample", "cut", "mel", "score", "write")
         parts_plain = sum(clock.seconds[part] for part in made)
         # Copies need their own mel and write, and the recording decoded and resampled again: see src/windows.py.
         again = len(TRANSFORMS) * (clock.seconds["mel"] + clock.seconds["write"])
@@ -174,8 +186,8 @@ def main() -> None:
         report(parts_augmented / rows, whole_augmented / rows, loop_augmented / files)
 
         walls = {}
+        table = everything.head(arguments.wall_recordings)
         for jobs in (2, 1):
-            Workers(jobs).run([])
             started = time.perf_counter()
             preparation.prepare(table, augmented, folder / f"jobs{jobs}", workers=Workers(jobs))
             walls[jobs] = time.perf_counter() - started

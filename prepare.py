@@ -48,7 +48,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     augmentation.add_argument("--pitch-semitones", type=float, help="greatest change, either way (2)")
     augmentation.add_argument("--stretch-fraction", type=float, help="greatest change of speed, either way (0.2)")
     augmentation.add_argument(
-        "--noise-amplitude", type=float, help="standard deviation, 0.005 to 0.24 in the study (0.015)"
+        "--noise-amplitude",
+        type=float,
+        nargs="+",
+        metavar="AMPLITUDE",
+        help="standard deviation, or two to draw between: 0.005 0.24 in the study (0.015)",
     )
     augmentation.add_argument("--background", type=Path, metavar="DIR", help="recordings that 'background' mixes in")
     augmentation.add_argument(
@@ -70,6 +74,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     instead.add_argument("--show", metavar="NAME", help="draw the windows and copies of a recording, as XC12345")
     parser.add_argument("-o", "--output", type=Path, help="the picture of --show (default: NAME.png in input/explored)")
     arguments = parser.parse_args(argv)
+    if arguments.noise_amplitude and len(arguments.noise_amplitude) > 2:
+        parser.error("--noise-amplitude takes one number, or two to draw between")
     if arguments.jobs == 0:
         parser.error("--jobs must be 1 or more, or -1 for one a core")
     if arguments.n_folds is not None and arguments.n_folds < 2:
@@ -87,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     from src.workers import Workers
 
     storage.configure(arguments.storage_option)
-    root = storage.place(arguments.prepared)
+    root = storage.place(storage.absolute(arguments.prepared))
     if arguments.list:
         return list_prepared(root)
     if arguments.show:
@@ -124,7 +130,7 @@ def recipe_of(arguments: argparse.Namespace) -> tuple:
     )
     clips = augment.Clips()
     if arguments.background:
-        clips, faults = augment.find_clips(arguments.background, recipe)
+        clips, faults = augment.find_clips(arguments.background.resolve(), recipe)
         for name, fault in faults.items():
             print(f"not mixed in: {arguments.background / name}: {fault}", file=sys.stderr)
         if not any("background" in entry for entry in arguments.augment or recipe.augment):
@@ -145,7 +151,7 @@ def changed_augmentation(recipe, clips, arguments: argparse.Namespace):
         shift_seconds=arguments.shift_seconds,
         pitch_semitones=arguments.pitch_semitones,
         stretch_fraction=arguments.stretch_fraction,
-        noise_amplitude=arguments.noise_amplitude,
+        noise_amplitude=arguments.noise_amplitude and (arguments.noise_amplitude[0], arguments.noise_amplitude[-1]),
         background=clips.digest or None,
         snr_db=arguments.snr_db and tuple(arguments.snr_db),
         augment_seed=arguments.seed,
@@ -178,6 +184,7 @@ def write_folds(recordings, prepared, arguments: argparse.Namespace) -> None:
         table = folds.make_folds(usable, arguments.n_folds or 5, arguments.seed, prepared.alike())
         folds.write_folds(arguments.folds, table)
     table = folds.read_folds(arguments.folds)
+    folds.match_alike(prepared.alike(), table, arguments.folds)
     for code, sources in folds.few_sources(table).items():
         logging.info(
             "%s has %d sources for %d folds: some folds cannot validate it", code, sources, table.fold.nunique()
@@ -207,11 +214,14 @@ def list_prepared(root) -> int:
     found = list(paths.all_prepared(root))
     for entry in found:
         print(f"{entry['bytes'] / 1e6:10.1f} MB  {entry['folder']}")
+        if "source" not in entry and "recipe" in entry:
+            print(f"{'':14}made by an earlier version of this software: of no use to this one, remove it")
+            continue
         if "recipe" not in entry:
             print(f"{'':14}not whole: its preparation was interrupted; the same command goes on, or remove it")
             continue
-        default = Recipe().to_dict()
-        differing = [f"{key}={value}" for key, value in entry["recipe"].items() if value != default.get(key)]
+        recipe, default = Recipe.from_dict(entry["recipe"]).to_dict(), Recipe().to_dict()
+        differing = [f"{key}={value}" for key, value in recipe.items() if value != default[key]]
         print(
             f"{'':14}{entry['recordings']} recordings, {len(entry['labels'])} species, from {entry['source'].get('data')}"
         )

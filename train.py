@@ -91,8 +91,10 @@ def main(argv: list[str] | None = None) -> int:
         seed=arguments.seed,
     )
     shards.check_labels(prepared, recordings)
+    table = folds.read_folds(arguments.folds)
+    folds.match_alike(prepared.alike(), table, arguments.folds)
     folder = paths.fold_folder(arguments.output or paths.RUNS / recipe.backbone, arguments.fold)
-    split = training.split_fold(prepared, folds.read_folds(arguments.folds), arguments.fold, recipe)
+    split = training.split_fold(prepared, table, arguments.fold, recipe)
     if runs.is_finished(folder, recipe, split, arguments.weights) and not arguments.restart:
         print(f"{folder} is trained already with these settings; --restart trains anew", file=sys.stderr)
         return 0

@@ -57,7 +57,7 @@ def find_clips(folder: Path, recipe: Recipe) -> tuple[Clips, dict[str, str]]:
             faults[name] = "silent throughout"
             continue
         usable.append(name)
-        digest.update(f"{name} {path.stat().st_size}\n".encode())
+        digest.update(f"{name} {zlib.crc32(path.read_bytes())}\n".encode())
     if not usable:
         raise UserError(f"{folder}: holds no recording that can be mixed in as background")
     return Clips(str(folder), tuple(usable), f"{folder.resolve().name}-{digest.hexdigest()[:8]}"), faults
@@ -137,5 +137,4 @@ def _transform(name: str, recipe: Recipe) -> BaseWaveformTransform:
     if name == "stretch":
         limit = recipe.stretch_fraction
         return audiomentations.TimeStretch(1 - limit, 1 + limit, method=METHOD, p=1.0)
-    amplitude = recipe.noise_amplitude
-    return audiomentations.AddGaussianNoise(amplitude, amplitude, p=1.0)
+    return audiomentations.AddGaussianNoise(*recipe.noise_amplitude, p=1.0)

@@ -1,7 +1,7 @@
 """Where in a recording the calls are: a score for each window, and which windows to keep.
 
     floor = NoiseFloor(recipe)
-    for image in images: floor.add(image)                  # stored log-mel, uint8 [mels, frames]
+    for image in images: floor.add(image, 5.0)             # stored log-mel, uint8 [mels, frames], seconds of audio
     score = call_score(images[3], floor.median(), recipe)  # dB, 0 where nothing stands out
     calls, quiet = choose(scores, recipe)                  # indices of the windows to keep
 

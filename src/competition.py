@@ -71,8 +71,18 @@ def read_table(path: Place, needed: Sequence[str]) -> pd.DataFrame:
 
 def recordings_table(rows: Iterable[dict]) -> pd.DataFrame:
     """Rows (dicts with some of COLUMNS) as the table of recordings, sorted by filename."""
-    table = pd.DataFrame([{**COLUMNS, **row} for row in rows], columns=list(COLUMNS))
+    table = pd.DataFrame([_writable({**COLUMNS, **row}) for row in rows], columns=list(COLUMNS))
     return table.astype({"rating": float, "size": int}).sort_values("filename", kind="stable", ignore_index=True)
+
+
+def _writable(row: dict) -> dict:
+    """The row, with a fault and its name escaped if the name is not UTF-8: no table could hold it."""
+    try:
+        f"{row['filename']}{row['path']}".encode()
+    except UnicodeEncodeError:
+        escaped = {key: row[key].encode("utf-8", "backslashreplace").decode() for key in ("filename", "path", "source")}
+        return {**row, **escaped, "fault": "its name is not UTF-8; rename it"}
+    return row
 
 
 def audio_files(files: Iterable[str]) -> list[str]:

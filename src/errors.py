@@ -18,7 +18,10 @@ def run_script(main: Callable[[], int]) -> None:
         print(f"error: {error}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
-        print("interrupted: nothing half-written was kept; run the same command again to go on", file=sys.stderr)
+        print(
+            "interrupted: what was finished is kept, nothing looks whole that is not; run the same command again to go on",
+            file=sys.stderr,
+        )
         status = 130
     except BrokenPipeError:
         # The reader of our standard output (head, less) has gone: not an error of ours.

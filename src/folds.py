@@ -124,6 +124,19 @@ def match_sources(recordings: pd.DataFrame, folds: pd.DataFrame, path: Path) -> 
         )
 
 
+def match_alike(alike: Sequence[Sequence[str]], folds: pd.DataFrame, path: Path) -> None:
+    """Raise UserError if recordings of the same audio are in different folds: one was added or replaced since.
+
+    alike: groups of file names that hold the same audio
+    """
+    fold_of = dict(zip(folds.filename, folds.fold))
+    for names in alike:
+        if len({fold_of[name] for name in names if name in fold_of}) > 1:
+            raise UserError(
+                f"{path}: {' and '.join(names)} hold the same audio and are in different folds; --new-folds draws them anew"
+            )
+
+
 def check_no_leak(windows: pd.DataFrame) -> None:
     """Raise UserError, naming them, if anything derived from one source is in two folds or on both sides of a split.
 

@@ -45,7 +45,7 @@ def find_prepared(root: Place, data: Place) -> Place:
 
 
 def all_prepared(root: Place) -> Iterator[dict]:
-    """Each folder of windows under a root: path, finished (whether whole), recordings, windows of, bytes, recipe (as a dict)."""
+    """Each folder of windows under a root: folder, bytes, and what its prepared.json says, if it is whole."""
     try:
         files = storage.listing(root)
     except FileNotFoundError:

@@ -50,7 +50,7 @@ class _Job:
     recipe: Recipe
     clips: Clips
     storage_options: tuple[str, ...]
-    main_process: int
+    parent: int  # whose children the workers are; 0: nobody's on this machine
 
 
 def prepare(
@@ -74,7 +74,9 @@ def prepare(
     _refuse_other_data(folder, source)
     usable = recordings[recordings.fault == ""]
     tasks = _tasks(usable)
-    job = _Job(folder, recipe, clips or Clips(), storage_options, os.getpid())
+    workers = workers or Workers(jobs=1)
+    parent = os.getpid() if workers.backend == "loky" and workers.jobs != 1 else 0
+    job = _Job(folder, recipe, clips or Clips(), storage_options, parent)
     try:
         if not storage.is_remote(folder):
             (folder / "shards").mkdir(parents=True, exist_ok=True)
@@ -91,10 +93,16 @@ def prepare(
         waiting.sort(key=lambda number: -sum(recording["size"] for recording in tasks[number]))
         with tqdm(total=len(usable), unit="recording", desc="preparing") as bar:
             bar.update(len(usable) - sum(len(tasks[number]) for number in waiting))
-            for made in (workers or Workers(jobs=1)).run(delayed(_make_shard)(job, n, tasks[n]) for n in waiting):
+            for made in workers.run(delayed(_make_shard)(job, n, tasks[n]) for n in waiting):
                 bar.update(made)
         if waiting:
             stored = _stored_records(folder)
+            absent = [number for number in waiting if not _is_whole(stored.get(number), tasks[number])]
+            if absent:
+                raise UserError(
+                    f"{folder}: {len(absent)} of {len(tasks)} shards are not there though they were made; do all workers see "
+                    "this folder under this path?"
+                )
         _write_index(folder, recordings, stored, len(tasks))
         described = {
             "source": source,
@@ -193,24 +201,21 @@ def _make_shard(job: _Job, number: int, task: list[dict]) -> int:
     storage.configure(job.storage_options)
     stem = shard_stem(_stage(job.folder), number)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    is_child = os.getppid() == job.main_process
     wanted = [_made_of(recording) for recording in task]
     with ShardWriter(stem, _made_by()) as writer:
         finished = writer.take_up(wanted)
         before = writer.published()
         for recording, made_of in zip(task[finished:], wanted[finished:]):
-            if is_child and os.getppid() != job.main_process:
-                raise SystemExit("the run that started this worker is gone")
-            if (known := before.get(json.dumps(made_of))) is not None:
-                record, images = known
-                writer.write(images)
-                writer.finish(made_of, record.outcome, record.rows)
+            if job.parent and os.getppid() != job.parent:
+                os._exit(1)  # the run that started this worker was killed: nothing else would stop it
+            if (record := before.get(json.dumps(made_of))) is not None:
+                writer.copy(record)
             else:
                 outcome, rows = prepare_recording(recording, job.recipe, job.clips, writer.write)
                 writer.finish(made_of, outcome, rows)
         writer.publish()
-    if storage.is_remote(job.folder):
-        _upload(stem, shard_stem(job.folder, number))
+        if storage.is_remote(job.folder):
+            _upload(stem, shard_stem(job.folder, number))
     return len(task)
 
 
@@ -219,6 +224,7 @@ def _upload(stem: Path, remote: Place) -> None:
     _remove(remote.with_suffix(".jsonl"))
     for suffix in (".bin", ".jsonl"):
         storage.upload(stem.with_suffix(suffix), remote.with_suffix(suffix))
+    for suffix in (".jsonl", ".bin"):
         stem.with_suffix(suffix).unlink()
 
 

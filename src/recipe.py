@@ -51,7 +51,7 @@ class Recipe:
     shift_seconds: float = 0.5
     pitch_semitones: float = 2.0
     stretch_fraction: float = 0.2
-    noise_amplitude: float = 0.015  # standard deviation, of a waveform in [-1, 1]
+    noise_amplitude: tuple[float, float] = (0.015, 0.015)  # standard deviation between these, of a waveform in [-1, 1]
     background: str = ""  # which clips "background" mixes in: name and digest of their folder
     snr_db: tuple[float, float] = (0.0, 15.0)  # of the window to the background mixed in
     augment_seed: int = 0
@@ -114,7 +114,6 @@ class Recipe:
             "windows_per_recording",
             "shift_seconds",
             "pitch_semitones",
-            "noise_amplitude",
             "warmup_epochs",
             "min_tail_seconds",
         ):
@@ -124,6 +123,10 @@ class Recipe:
             raise UserError(f"recipe: stretch_fraction must lie in [0, 1), not {self.stretch_fraction}")
         if not 0 <= self.quiet_share < 1:
             raise UserError(f"recipe: quiet_share must lie in [0, 1), not {self.quiet_share:g}")
+        if len(self.noise_amplitude) != 2 or not 0 <= self.noise_amplitude[0] <= self.noise_amplitude[1]:
+            raise UserError(
+                f"recipe: noise_amplitude must be two numbers from 0 up, the lower one first, not {self.noise_amplitude}"
+            )
         if len(self.snr_db) != 2 or self.snr_db[0] > self.snr_db[1]:
             raise UserError(f"recipe: snr_db must be two numbers, the lower one first, not {self.snr_db}")
         if self.channels not in ("mono", "split"):
@@ -132,8 +135,13 @@ class Recipe:
             raise UserError(f"recipe: optimizer must be adam or rmsprop, not {self.optimizer!r}")
         if self.steps_per_epoch < 0:
             raise UserError(f"recipe: steps_per_epoch must be 0 (all windows) or more, not {self.steps_per_epoch}")
+        if len(set(self.augment)) < len(self.augment):
+            raise UserError(f"recipe: augment names {self.augment} one entry twice; --copies makes more copies")
         for entry in self.augment:
-            for transform in entry.split("+"):
+            parts = entry.split("+")
+            if len(set(parts)) < len(parts):
+                raise UserError(f"recipe: augmentation {entry!r} applies a transform twice")
+            for transform in parts:
                 if transform not in TRANSFORMS:
                     raise UserError(f"recipe: augmentation {entry!r} is not made of {', '.join(TRANSFORMS)}")
                 if transform == "background" and not self.background:
@@ -155,7 +163,9 @@ class Recipe:
     def prepared_id(self) -> str:
         """Name of the folder of windows prepared by this recipe: two recipes share it only if their windows are equal."""
         names = [field.name for field in fields(self)]
-        shaping = {name: getattr(self, name) for name in names[1 : names.index("augment_seed") + 1]}
+        # Numbers of an augmentation that is not asked for shape nothing.
+        last = "augment_seed" if self.augment else "augment"
+        shaping = {name: getattr(self, name) for name in names[1 : names.index(last) + 1]}
         digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:8]}"
 

@@ -14,14 +14,20 @@ checksum is right, so a kill at any moment loses the recording at hand and no mo
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+
+LOCKS = ".locks"
+PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Record:
 def parse_records(text: str) -> tuple[list, list[Record]]:
     """A .jsonl: (what made it, its records). A last line that was cut off is dropped; nothing usable gives ([], [])."""
     made_by, records, first_byte = None, [], 0
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not splitlines: names may hold what it takes for an end of line
         try:
             entry = json.loads(line)
             if made_by is None:
@@ -56,8 +62,9 @@ def parse_records(text: str) -> tuple[list, list[Record]]:
 def read_records(path: Path) -> tuple[list, list[Record]]:
     """As `parse_records`, of a file; ([], []) where there is none."""
     try:
-        return parse_records(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
+        # A character that was cut off spoils its own line, the last.
+        return parse_records(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
         return [], []
 
 
@@ -71,27 +78,33 @@ class ShardWriter:
         self._pending, self._crc = 0, 0  # of the recording at hand: its bytes and their checksum
 
     def __enter__(self) -> ShardWriter:
-        while True:
-            self._file = open(self._bin, "a+b")
-            # A worker may outlive a run that was killed, and still be writing here.
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            try:
-                if self._bin.stat().st_ino == os.fstat(self._file.fileno()).st_ino:
-                    return self
-            except FileNotFoundError:
-                pass
-            self._file.close()  # it was published or removed while we waited
+        # A worker may outlive a run that was killed, and still be writing here. A byte for each shard of one file is locked,
+        # since a file that is renamed or removed cannot keep others away.
+        self._locks = open(self._stem.with_name(LOCKS), "ab")
+        fcntl.lockf(self._locks, fcntl.LOCK_EX, 1, zlib.crc32(self._stem.name.encode()))
+        self._open()
+        return self
+
+    def _open(self) -> None:
+        self._file = open(self._bin, "a+b")  # noqa: SIM115  it stays open as long as the writer does
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        self._locks.close()
 
     def take_up(self, wanted: list[list]) -> int:
         """Keep what was finished of these recordings (what each is made of, in order); returns how many."""
         made_by, found = read_records(self._lines)
+        if made_by == self._made_by and found and not os.fstat(self._file.fileno()).st_size:
+            # Killed while it was published: the images have their final name already, the lines have not.
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self._stem.with_suffix(".bin"), self._bin)
+                self._file.close()
+                self._open()
         kept: list[Record] = []
         if made_by == self._made_by:
             for record, made_of in zip(found, wanted):
-                if record.made_of != made_of or zlib.crc32(self._stored(self._file, record)) != record.crc:
+                if record.made_of != made_of or _crc(self._file, record) != record.crc:
                     break
                 kept.append(record)
         self._file.truncate(sum(record.n_bytes for record in kept))
@@ -102,30 +115,27 @@ class ShardWriter:
         os.replace(temporary, self._lines)
         return len(kept)
 
-    def published(self) -> dict[str, tuple[Record, bytes]]:
-        """What a published shard under this name holds and can be copied from: {made_of as JSON: (record, images)}."""
+    def published(self) -> dict[str, Record]:
+        """What a published shard under this name holds and can be copied from: {made_of as JSON: record}."""
         made_by, records = read_records(self._stem.with_suffix(".jsonl"))
         if made_by != self._made_by:
             return {}
-        found = {}
         try:
             with open(self._stem.with_suffix(".bin"), "rb") as file:
-                for record in records:
-                    images = self._stored(file, record)
-                    if zlib.crc32(images) == record.crc:
-                        found[json.dumps(record.made_of)] = record, images
+                return {json.dumps(record.made_of): record for record in records if _crc(file, record) == record.crc}
         except OSError:
-            pass
-        return found
+            return {}
 
-    @staticmethod
-    def _stored(file: object, record: Record) -> bytes:
-        file.seek(record.first_byte)
-        return file.read(record.n_bytes)
+    def copy(self, record: Record) -> None:
+        """Take over a published recording as it is."""
+        with open(self._stem.with_suffix(".bin"), "rb") as file:
+            for piece in _pieces(file, record):
+                self.write(piece)
+        self.finish(record.made_of, record.outcome, record.rows)
 
     def write(self, image: np.ndarray | bytes) -> None:
         """Append images of the recording at hand."""
-        data = bytes(image) if isinstance(image, bytes) else image.tobytes()
+        data = image if isinstance(image, bytes) else image.tobytes()
         self._file.write(data)
         self._pending += len(data)
         self._crc = zlib.crc32(data, self._crc)
@@ -148,6 +158,22 @@ class ShardWriter:
         final.unlink(missing_ok=True)
         os.replace(self._bin, self._stem.with_suffix(".bin"))
         os.replace(self._lines, final)
+
+
+def _pieces(file: BinaryIO, record: Record) -> Iterator[bytes]:
+    """A recording's images, a piece at a time: those of a long recording need not fit in memory."""
+    file.seek(record.first_byte)
+    left = record.n_bytes
+    while left and (piece := file.read(min(left, PIECE_BYTES))):
+        yield piece
+        left -= len(piece)
+
+
+def _crc(file: BinaryIO, record: Record) -> int:
+    crc = 0
+    for piece in _pieces(file, record):
+        crc = zlib.crc32(piece, crc)
+    return crc
 
 
 def _record_line(record: Record) -> str:

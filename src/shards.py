@@ -73,6 +73,15 @@ class Prepared:
         """The file of a shard's windows."""
         return shard_stem(self.folder, shard).with_suffix(".bin")
 
+    def check_unchanged(self) -> None:
+        """Raise UserError if the folder has been prepared anew since it was opened: its index would be of other windows."""
+        try:
+            contents = json.loads(storage.read_text(self.folder / "prepared.json"))["contents"]
+        except (OSError, ValueError, KeyError):
+            contents = None
+        if contents != list(self.contents):
+            raise UserError(f"{self.folder}: is being prepared anew; wait until prepare.py is done and run this again")
+
     def alike(self) -> list[list[str]]:
         """Groups of file names that hold the same audio, whatever their tags."""
         heard = self.status[self.status.digest != ""]

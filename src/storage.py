@@ -10,6 +10,7 @@ from `configure`. A folder mounted by s3fs-fuse is an ordinary folder. Protocols
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -93,13 +94,21 @@ def reachable(path: Place | str) -> Iterator[None]:
 
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # one file's fault
         raise
-    except (BotoCoreError, ClientError, HttpError, OSError, TimeoutError) as error:
-        raise UserError(
-            f"{path}: the storage does not answer ({type(error).__name__}: {error}); look at AWS_ENDPOINT_URL, the "
-            "credentials and --storage-option"
-        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # this disk's
+            raise
+        raise _unreachable(path, error) from error
+    except (BotoCoreError, ClientError, HttpError) as error:
+        raise _unreachable(path, error) from error
+
+
+def _unreachable(path: Place | str, error: Exception) -> UserError:
+    return UserError(
+        f"{path}: the storage does not answer ({type(error).__name__}: {error}); look at AWS_ENDPOINT_URL, the "
+        "credentials and --storage-option"
+    )
 
 
 def listing(folder: Place) -> dict[str, Stamp]:
@@ -148,8 +157,7 @@ def local_copy(path: Place | str) -> Iterator[Path]:
     remote = place(path)
     with tempfile.TemporaryDirectory(prefix="birdcall-") as folder:
         copy = Path(folder) / remote.name
-        with reachable(path):
-            copy.write_bytes(remote.fs.cat_file(remote.path))
+        download(remote, copy)
         yield copy
 
 
@@ -177,7 +185,13 @@ def written(path: Place) -> Iterator[Path]:
         upload(temporary, path)
 
 
+def download(path: Place, local: Path) -> None:
+    """Copy a remote file to this disk, by one request, without holding it in memory."""
+    with reachable(path):
+        path.fs.get_file(path.path, str(local))
+
+
 def upload(local: Path, path: Place) -> None:
     """Put a file there, whole or not at all (an object store shows an object only once all of it has come)."""
     with reachable(path):
-        path.fs.pipe_file(path.path, local.read_bytes())
+        path.fs.put_file(str(local), path.path)

@@ -152,6 +152,7 @@ def fit(
     with tqdm(total=recipe.epochs * steps, initial=first * steps, unit="batch", desc="training") as bar:
         for epoch in range(first, recipe.epochs):
             clock = time.perf_counter()
+            prepared.check_unchanged()
             batches = training_batches(
                 prepared, split.train, split.targets, split.background, recipe, epoch, steps, workers
             )

@@ -6,6 +6,7 @@ draw_recording(path, prepared, "XC12345")     # a row a window, a column a copy
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,4 +111,4 @@ def _title(row: object) -> str:
         drawn += [
             f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in parameters.items()
         ]
-    return f"{row.transform}\n{', '.join(drawn)[:48]}"
+    return f"{row.transform}\n{textwrap.shorten(', '.join(drawn), 56, placeholder=' ...')}"

@@ -23,7 +23,7 @@ import numpy as np
 from src.audio import AudioError, AudioFile, Window, file_windows
 from src.augment import Clips, augment
 from src.calls import NoiseFloor, call_score, choose
-from src.competition import NOCALL, UNKNOWN
+from src.competition import MISSING, NOCALL, UNKNOWN
 from src.recipe import Recipe
 from src.spectrogram import log_mel, to_bytes
 from src.storage import local_copy
@@ -39,6 +39,7 @@ class _Cut:
     start_seconds: float
     audio_seconds: float
     scores: tuple[float, ...]
+    heard: frozenset[int] = frozenset({0})  # the channels that are not silent throughout the recording
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,9 @@ def prepare_recording(
                     background = parameters.get("background", {}).get("clip", "")
                     copied = {"transform": transform, "parameters": json.dumps(parameters), "background": background}
                     rows.append({**rows[parent], **copied})
-    except (AudioError, FileNotFoundError) as error:
-        reason = str(error) if isinstance(error, AudioError) else "missing from disk"
+    except (AudioError, FileNotFoundError, PermissionError) as error:
+        reasons = {FileNotFoundError: MISSING, PermissionError: "may not be read"}
+        reason = reasons.get(type(error)) or str(error)
         return {**outcome, "status": "failed", "reason": reason, "seconds": 0.0}, []
     return {**outcome, "windows": len(rows)}, rows
 
@@ -97,13 +99,14 @@ def _cut(path: Path, recipe: Recipe, spool: BinaryIO) -> tuple[list[_Cut], float
 
     The images of all windows and channels are left in `spool`.
     """
-    floor, digest, silent, places = NoiseFloor(recipe), hashlib.sha256(), True, []
+    floor, digest, heard, places = NoiseFloor(recipe), hashlib.sha256(), set(), []
     with AudioFile(path) as audio:
         for window in _kept(file_windows(audio, recipe, recipe.channels), recipe):
-            for waveform in window.samples:
+            for channel, waveform in enumerate(window.samples):
                 image = to_bytes(log_mel(waveform, recipe), recipe)
                 floor.add(image, window.audio_seconds)
-                silent &= not image.any()
+                if image.any():
+                    heard.add(channel)
                 digest.update(image)
                 spool.write(image.tobytes())
             places.append((window.start_seconds, window.audio_seconds, len(window.samples)))
@@ -111,9 +114,9 @@ def _cut(path: Path, recipe: Recipe, spool: BinaryIO) -> tuple[list[_Cut], float
     median, cuts, number = floor.median(), [], 0
     for start, length, channels in places:
         images = (_read_image(spool, number + channel, recipe) for channel in range(channels))
-        cuts.append(_Cut(start, length, tuple(call_score(image, median, recipe) for image in images)))
+        cuts.append(_Cut(start, length, tuple(call_score(image, median, recipe) for image in images), frozenset(heard)))
         number += channels
-    return cuts, seconds, "" if silent else digest.hexdigest(), fault
+    return cuts, seconds, digest.hexdigest() if heard else "", fault
 
 
 def _kept(windows: Iterator[Window], recipe: Recipe) -> Iterator[Window]:
@@ -144,16 +147,21 @@ def _labels(recording: dict, cuts: list[_Cut], recipe: Recipe) -> dict[int, _Lab
 
 
 def _timed_label(cut: _Cut, events: list) -> _Label | None:
-    """What a window is by timed labels: all its species, the longest-lasting first; None if only what is no class is in it."""
+    """What a window is by timed labels: all its species, the longest-lasting first.
+
+    None if only what is no class, or a trace of a call too short to hear it by, is in it: it is neither bird nor nocall.
+    """
     seconds: dict[str, float] = {}
+    touched = False
     for start, end, code in events:
         begin, finish = max(start, cut.start_seconds), min(end, cut.start_seconds + cut.audio_seconds)
         inside = begin < finish or (start == end and cut.start_seconds <= start < cut.start_seconds + cut.audio_seconds)
+        touched |= inside
         if inside and finish - begin >= min(LEAST_OVERLAP_SECONDS, (end - start) / 2):
             seconds[code] = seconds.get(code, 0.0) + finish - begin
-    unknown = seconds.pop(UNKNOWN, None) is not None
+    seconds.pop(UNKNOWN, None)
     if not seconds:
-        return None if unknown else _Label(NOCALL, "", "")
+        return None if touched else _Label(NOCALL, "", "")
     first, *others = sorted(seconds, key=lambda code: (-seconds[code], code))
     return _Label(first, " ".join(sorted(others)), "")
 
@@ -164,13 +172,14 @@ def _with_copies(
     """Each kept window and channel, with its augmented copies: (transform, float32 [samples], parameters)."""
     if not recipe.augment:
         for number in labels:
-            yield from ((number, channel, []) for channel in range(len(cuts[number].scores)))
+            yield from ((number, channel, []) for channel in sorted(cuts[number].heard))
         return
     with AudioFile(path) as audio:
         for number, window in enumerate(_kept(file_windows(audio, recipe, recipe.channels), recipe)):
             if number > max(labels, default=-1):
                 break
-            for channel, waveform in enumerate(window.samples if number in labels else ()):
+            for channel in sorted(cuts[number].heard) if number in labels else ():
+                waveform = window.samples[channel]
                 copies = [
                     (
                         entry,

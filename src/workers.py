@@ -45,7 +45,16 @@ class Workers:
                 stack.enter_context(getattr(self, f"_{self.backend}")())
             # ray's joblib backend gives its results together, at the end.
             return_as = "list" if self.backend == "ray" else "generator_unordered"
-            yield from Parallel(n_jobs=self.jobs, return_as=return_as)(tasks)
+            try:
+                yield from Parallel(n_jobs=self.jobs, return_as=return_as)(tasks)
+            except Exception as error:
+                # loky's TerminatedWorkerError and dask's KilledWorker: names, so that neither has to be imported here.
+                if not {"TerminatedWorkerError", "KilledWorker"} & {kind.__name__ for kind in type(error).__mro__}:
+                    raise
+                raise UserError(
+                    "a worker was killed, by the system if memory ran out; what was finished is kept: run the same command "
+                    "again, with fewer --jobs"
+                ) from error
 
     def _check_scheduler(self) -> None:
         """Raise UserError if nothing answers at the scheduler's address: ray would wait for it without end."""

@@ -69,7 +69,7 @@ def test_stretch_changes_duration_by_at_most_a_fifth_and_keeps_pitch(copy):
 
 @pytest.mark.parametrize("amplitude", [0.005, 0.015, 0.24])
 def test_noise_has_the_amplitude_that_was_asked_for(amplitude):
-    noisy, parameters = augment(chirp_at(2.0), "noise", preset("default", noise_amplitude=amplitude), "a")
+    noisy, parameters = augment(chirp_at(2.0), "noise", preset("default", noise_amplitude=(amplitude, amplitude)), "a")
     assert parameters["noise"]["amplitude"] == pytest.approx(amplitude)
     assert (noisy - chirp_at(2.0)).std() == pytest.approx(amplitude, rel=0.02)
 

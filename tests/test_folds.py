@@ -137,6 +137,13 @@ def test_a_corrected_recordist_that_makes_two_folds_one_source_is_refused(birds,
         folds.match_sources(corrected, bird_folds, tmp_path / "folds.csv")
 
 
+def test_the_same_audio_in_two_folds_of_an_older_file_is_refused(bird_folds, tmp_path):
+    pair = [bird_folds.filename[bird_folds.fold == fold].iloc[0] for fold in (0, 1)]
+    folds.match_alike([[pair[0], "not listed.mp3"]], bird_folds, tmp_path / "folds.csv")
+    with pytest.raises(UserError, match=r"hold the same audio and are in different folds; --new-folds"):
+        folds.match_alike([pair], bird_folds, tmp_path / "folds.csv")
+
+
 def windows() -> pd.DataFrame:
     """Two windows of each of three files of two sources, rightly split."""
     return pd.DataFrame(

@@ -231,4 +231,58 @@ def test_two_writers_of_one_shard_wait_for_each_other(tmp_path):
     assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
     assert stem.with_suffix(".bin").read_bytes() == b"x" * 2000
     assert [record.outcome["filename"] for record in read_records(stem.with_suffix(".jsonl"))[1]] == ["a", "b"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["shard-00000.bin", "shard-00000.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".locks", "shard-00000.bin", "shard-00000.jsonl"]
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 2])
+def test_killed_while_it_is_published_a_shard_is_taken_up_whole(tmp_path, renamed):
+    lines = (
+        "import sys, os; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path; from src import shard_files\n"
+        "kept, done = os.replace, []\n"
+        "def replace(old, new):\n"
+        "    if not str(new).endswith('.part.jsonl'):\n"
+        f"        len(done) == {renamed} and os._exit(9)\n"
+        "        done.append(new)\n"
+        "    kept(old, new)\n"
+        "os.replace = replace\n"
+        "with shard_files.ShardWriter(Path(sys.argv[2]), ['v']) as writer:\n"
+        "    for name in 'ab'[writer.take_up([['a'], ['b']]):]:\n"
+        "        writer.write(b'x' * 1000); writer.finish([name], {'filename': name}, [])\n"
+        "    writer.publish()\n"
+    )
+    stem = tmp_path / "shard-00000"
+    killed = subprocess.run([sys.executable, "-c", lines, str(ROOT), str(stem)])
+    assert killed.returncode == (9 if renamed < 2 else 0)
+    with ShardWriter(stem, ["v"]) as writer:
+        if renamed < 2:
+            assert writer.take_up([["a"], ["b"]]) == 2
+            writer.publish()
+        else:
+            assert sorted(writer.published()) == ['["a"]', '["b"]']
+    assert stem.with_suffix(".bin").read_bytes() == b"x" * 2000
+
+
+def test_a_name_with_an_odd_line_end_in_it_is_read_back(tmp_path):
+    stem = tmp_path / "shard-00000"
+    with ShardWriter(stem, []) as writer:
+        writer.take_up([])
+        for name in ("a\u2028b", "c\x85d", "\u00fc"):
+            writer.write(b"x")
+            writer.finish([name], {"filename": name}, [])
+        writer.publish()
+    records = read_records(stem.with_suffix(".jsonl"))[1]
+    assert [record.made_of for record in records] == [["a\u2028b"], ["c\x85d"], ["\u00fc"]]
+
+
+def test_workers_whose_run_was_killed_stop_after_the_recording_at_hand(data, tmp_path):
+    arguments = [sys.executable, str(ROOT / "prepare.py"), *command(data, tmp_path, "--copies", "4")]
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while len(finished(tmp_path)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    at_kill = len(finished(tmp_path))
+    time.sleep(4)
+    assert len(finished(tmp_path)) <= at_kill + 2

@@ -25,7 +25,7 @@ RATE = 16000
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """48 recordings of 6 s of three species: four shards."""
+    """56 recordings of 6 s of three species: four shards."""
     folder = tmp_path_factory.mktemp("data") / "woods"
     generator = np.random.default_rng(0)
     for number in range(56):

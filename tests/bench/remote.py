@@ -1,9 +1,10 @@
 """An epoch of training batches from a bucket across the world against one from this disk.
 
-    python tests/bench/remote.py --latency 0.15             # 2 minutes on two cores
+    python tests/bench/remote.py --latency 0.15             # an epoch of the network "tiny"; 3 minutes on two cores
+    python tests/bench/remote.py --latency 0.15 --reader    # reading alone, which no network keeps up with
 
-A real S3 server on loopback that waits before it answers each request. Prints the seconds of an epoch from this disk, from the
-bucket with an empty cache (from the first batch on, which is when the first shards have come), and from the bucket again.
+A real S3 server on loopback (on the same cores) that waits before it answers each request. Prints the seconds of an epoch, from
+when the first shard has come: from this disk, from the bucket with an empty cache, and from the bucket again.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latency", type=float, default=0.15, help="seconds before each answer")
-    parser.add_argument("--shards", type=int, default=120)
+    parser.add_argument("--shards", type=int, default=40)
     parser.add_argument("--windows", type=int, default=130, help="a shard")
     parser.add_argument(
-        "--plain", action="store_true", help="without augmentation: the fastest there is to keep up with"
+        "--reader", action="store_true", help="read and augment only: the server must keep up with that"
     )
     arguments = parser.parse_args()
     from s3_server import S3Server
@@ -45,7 +46,7 @@ def measure(server, folder: Path, arguments: argparse.Namespace) -> None:
     import pandas as pd
 
     from src import datasets, shards, storage
-    from src.recipe import preset
+    from src.recipe import changed, preset
 
     recipe = preset("default")
     generator = np.random.default_rng(0)
@@ -60,29 +61,52 @@ def measure(server, folder: Path, arguments: argparse.Namespace) -> None:
         rows += [{"window": len(rows) + row, "shard": shard, "row": row} for row in range(arguments.windows)]
     index = pd.DataFrame(rows)
     cache = shards.default_cache(folder / "cache", 20)
-    common = {"recipe": recipe, "labels": ("a",), "index": index, "status": pd.DataFrame()}
+    common = {"recipe": recipe, "labels": ("a", "b"), "index": index, "status": pd.DataFrame()}
     here = shards.Prepared(folder=folder / "p", **common)
     there = shards.Prepared(folder=remote_folder, **common, contents=("0",) * arguments.shards, cache=cache)
     server.latency(arguments.latency)
+    arrived = []
+
+    def noted(prepared):
+        """The same windows, with a note of when the first shard has come."""
+
+        class Noted(shards.Prepared):
+            def local_shards(self, wanted):
+                for path in super().local_shards(wanted):
+                    arrived.append(time.perf_counter())
+                    yield path
+
+        return Noted(**{field: getattr(prepared, field) for field in prepared.__dataclass_fields__})
+
+    keep, background = np.ones(len(index), bool), np.arange(len(index)) % 10 == 0
+    targets = np.eye(2, dtype=np.float32)[np.arange(len(index)) % 2]
+    steps = len(index) // recipe.batch_size
+    model = None
+    if not arguments.reader:
+        from src import classifier, training
+
+        tiny = changed(recipe, backbone="tiny", epochs=10)
+        model = classifier.build(tiny, ("a", "b"))
+        training.compile_model(model, tiny, steps)
     seconds = {}
     order = [("this disk, to warm up", here, 0), ("this disk", here, 1), ("bucket, empty cache", there, 1)]
     order += [("bucket, again", there, 2), ("this disk, again", here, 2)]
     for name, prepared, epoch in order:
-        keep = np.ones(len(index), bool)
-        if arguments.plain:
-            batches = datasets.plain_batches(prepared, keep, recipe.batch_size)
-        else:
-            targets, background = np.zeros((len(index), 1), np.float32), np.arange(len(index)) % 10 == 0
-            steps = len(index) // recipe.batch_size
-            batches = datasets.training_batches(prepared, keep, targets, background, recipe, epoch, steps)
+        arrived.clear()
+        batches = datasets.training_batches(noted(prepared), keep, targets, background, recipe, epoch, steps)
         asked = time.perf_counter()
-        first = 0.0
-        for _ in batches:
-            first = first or time.perf_counter()
-        seconds[name] = time.perf_counter() - first
-        print(f"{name:24} {seconds[name]:6.2f} s after the first batch, which took {first - asked:.2f} s", flush=True)
+        if model:
+            model.fit(batches, verbose=0, shuffle=False)
+        else:
+            for _ in batches:
+                pass
+        seconds[name] = time.perf_counter() - arrived[0]
+        print(
+            f"{name:24} {seconds[name]:6.2f} s after the first shard, which took {arrived[0] - asked:.2f} s", flush=True
+        )
     local = (seconds["this disk"] + seconds["this disk, again"]) / 2
-    print(f"{len(index)} windows, {arguments.latency * 1000:.0f} ms before each answer")
+    what = "read" if arguments.reader else "trained on"
+    print(f"{len(index)} windows {what}, {arguments.latency * 1000:.0f} ms before each answer")
     ratios = [seconds[name] / local for name in ("bucket, empty cache", "bucket, again")]
     print(f"empty cache: {ratios[0]:.2f} times this disk; again: {ratios[1]:.2f}")
 

@@ -180,6 +180,8 @@ class Recipe:
         unknown = sorted(set(values) - known)
         if unknown:
             raise UserError(f"recipe: unknown fields {', '.join(unknown)}: written by another version of this software")
+        if isinstance(values.get("noise_amplitude"), float):  # bundles of an earlier version have one number
+            values = {**values, "noise_amplitude": [values["noise_amplitude"]] * 2}
         return Recipe(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 

@@ -23,7 +23,7 @@ from src.recipe import Recipe
 CLIPPING_DB = 20 * np.log10(3)  # three times the median, in magnitude
 # The structuring element, (bands, seconds): a whistle is two mel bands wide, a click is shorter than 30 ms.
 LEAST_BANDS, LEAST_SECONDS = 2, 0.04
-QUIET_OF_BEST = 0.1  # a window that is kept as nocall scores at most this much of the recording's best
+QUIET_OF_BEST = 0.1  # of the recording's best score: at most this is near silent
 
 
 class NoiseFloor:
@@ -90,12 +90,13 @@ def call_score(image: np.ndarray, floor: np.ndarray, recipe: Recipe) -> float:
 def choose(scores: Sequence[float], recipe: Recipe) -> tuple[list[int], list[int]]:
     """Which windows to keep, in the order of time: (those that call, those that are kept as nocall).
 
-    scores: one a window. All call if recipe.windows_per_recording is 0 or no less than there are. Of the rest, a
-    quiet_share of all windows is kept as nocall, the quietest first, as far as they are near silent beside the best.
+    scores: one a window. All call if recipe.windows_per_recording is 0; else the best of them, but none that is near silent
+    beside the best. Of the rest, a quiet_share of all windows is kept as nocall, the quietest first, if it is near silent.
     """
     best_first = sorted(range(len(scores)), key=lambda window: (-scores[window], window))
-    number = recipe.windows_per_recording or len(scores)
-    calls, rest = best_first[:number], best_first[number:]
-    quiet = rest[::-1][: round(recipe.quiet_share * len(scores))]
+    if not recipe.windows_per_recording:
+        return sorted(best_first), []
     limit = QUIET_OF_BEST * max(scores, default=0.0)
-    return sorted(calls), sorted(window for window in quiet if scores[window] <= limit)
+    calls = [window for window in best_first[: recipe.windows_per_recording] if scores[window] >= limit]
+    rest = [window for window in best_first[len(calls) :][::-1] if scores[window] <= limit]
+    return sorted(calls), sorted(rest[: round(recipe.quiet_share * len(scores))])

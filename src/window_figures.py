@@ -111,4 +111,4 @@ def _title(row: object) -> str:
         drawn += [
             f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in parameters.items()
         ]
-    return f"{row.transform}\n{textwrap.shorten(', '.join(drawn), 56, placeholder=' ...')}"
+    return f"{row.transform}\n{textwrap.shorten(', '.join(drawn), 46, placeholder=' ...')}"

@@ -72,7 +72,8 @@ def prepare_recording(
     try:
         with local_copy(recording["path"]) as path, tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as spool:
             cuts, outcome["seconds"], outcome["digest"], faults = _cut(path, recipe, spool)
-            outcome["reason"] = "; ".join(part for part in (recording["remark"], faults) if part)
+            short = f"only {outcome['seconds']:g} s long" if outcome["seconds"] < recipe.min_tail_seconds else ""
+            outcome["reason"] = "; ".join(part for part in (recording["remark"], faults, short) if part)
             if not outcome["digest"]:
                 # Nothing above the floor of the front end in any window: no label is true of it.
                 return {**outcome, "status": "skipped", "reason": "silent throughout"}, []

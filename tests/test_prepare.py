@@ -141,7 +141,7 @@ def test_what_is_finished_is_not_redone_and_what_changed_is(small_sample, tmp_pa
     table = some_recordings(data, 60)
     folder = tmp_path / "p"
     first = preparation.prepare(table, preset("default"), folder)
-    times = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
+    times = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").glob("shard-*")}
     assert len(times) == 4 * 2  # four shards of two files
 
     # Killed while it was writing: a shard without its last file, and a temporary one left behind.
@@ -152,7 +152,7 @@ def test_what_is_finished_is_not_redone_and_what_changed_is(small_sample, tmp_pa
     changed.write_bytes(changed.read_bytes() + b"\0" * 10)
 
     second = preparation.prepare(some_recordings(data, 60), preset("default"), folder)
-    after = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
+    after = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").glob("shard-*")}
     assert sorted(after) == sorted(times)
     kept = {name for name in times if times[name] == after[name]}
     assert kept == {name for name in times if "00000" in name or "00003" in name}
@@ -163,9 +163,9 @@ def test_a_recording_that_is_added_changes_its_own_shard_only(small_sample, tmp_
     table = some_recordings(small_sample, 60)
     folder = tmp_path / "p"
     preparation.prepare(table[:-1], preset("default"), folder)
-    times = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
+    times = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").glob("shard-*")}
     preparation.prepare(table, preset("default"), folder)
-    after = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
+    after = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").glob("shard-*")}
     assert len({name.split(".")[0] for name in times if times[name] != after[name]}) == 1
 
 

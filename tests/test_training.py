@@ -186,7 +186,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(data, trained
     other = run("train.py", *base, "--learning-rate", 0.5, "--resume", cwd=data["folder"])
     assert other.returncode == 1
     assert "is of a training with other options, windows or folds" in other.stderr
-    drawn = folds.make_folds(competition.read_recordings(data["data"]), 3, seed=5)
+    drawn = folds.make_folds(competition.read_recordings(data["data"]), 3, seed=5, alike=data["prepared"].alike())
     folds.write_folds(data["folder"] / "other.csv", drawn)
     leaking = run("train.py", *base, "--folds", "other.csv", cwd=data["folder"])
     assert leaking.returncode == 1

@@ -14,7 +14,6 @@ from src.recipe import Recipe
 if TYPE_CHECKING:
     from src.storage import Place
 
-PREPARED = "input/prepared"
 RUNS = Path("runs")
 
 

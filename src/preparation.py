@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ from src.augment import Clips
 from src.competition import species
 from src.errors import UserError
 from src.recipe import Recipe
-from src.shard_files import Record, ShardWriter, parse_records
+from src.shard_files import Record, ShardWriter, parse_records, read_records
 from src.shards import Prepared, labelled, open_prepared, shard_stem
 from src.windows import prepare_recording
 from src.workers import Workers
@@ -146,6 +147,7 @@ def _tasks(recordings: pd.DataFrame) -> list[list[dict]]:
     return tasks
 
 
+@lru_cache(maxsize=1)  # asked for each shard: looking up a package's version reads files
 def _made_by() -> list:
     return [FORMAT, *(f"{package} {version(package)}" for package in SHAPING_PACKAGES)]
 
@@ -159,7 +161,7 @@ def _stored_records(folder: Place) -> dict[int, tuple[list, list[Record]]]:
     """What each published shard was made by and holds. Remote: all are fetched at once, not one after the other."""
     if not storage.is_remote(folder):
         paths = sorted((folder / "shards").glob("shard-*.jsonl"))
-        return {_number(path.name): parse_records(path.read_text(encoding="utf-8")) for path in paths}
+        return {_number(path.name): read_records(path) for path in paths}
     with storage.reachable(folder):
         prefix = (folder / "shards").path
         paths = [path for path in folder.fs.find(prefix) if path.endswith(".jsonl")]
@@ -192,8 +194,7 @@ def _stage(folder: Place) -> Path:
     """Where shards grow: in place, or for a remote folder in the user's cache, where a run that was killed finds them again."""
     if not storage.is_remote(folder):
         return folder
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "birdcall/staging"
-    return cache / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return storage.user_cache() / "staging" / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
 
 
 def _make_shard(job: _Job, number: int, task: list[dict]) -> int:

@@ -14,7 +14,6 @@ The folder may be remote (s3://...): see storage.py.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -97,8 +96,7 @@ class Prepared:
 
 def default_cache(folder: Path | None = None, gigabytes: float = CACHE_GB) -> ShardCache:
     """Where shards of remote folders are kept: in the user's cache folder unless another is given."""
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return ShardCache(folder or user_cache / "birdcall/shards", round(gigabytes * 1e9))
+    return ShardCache(folder or storage.user_cache() / "shards", round(gigabytes * 1e9))
 
 
 def shard_stem(folder: Place, number: int) -> Place:

@@ -78,6 +78,11 @@ def absolute(text: str) -> str:
     return str(Path(text).resolve()) if text and not is_remote(text) else text
 
 
+def user_cache() -> Path:
+    """The folder on this disk for what can be made or fetched again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "birdcall"
+
+
 def name_of(folder: Place) -> str:
     """The last part of a folder's path or URL."""
     return str(folder).rstrip("/").rsplit("/", 1)[-1] if is_remote(folder) else folder.resolve().name

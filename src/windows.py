@@ -80,8 +80,7 @@ def prepare_recording(
             labels = _labels(recording, cuts, recipe)
             for number, channel, copies in _with_copies(path, recording["filename"], cuts, labels, recipe, clips):
                 parent = len(rows)
-                first = sum(len(cut.scores) for cut in cuts[:number])
-                write(_read_image(spool, first + channel, recipe))
+                write(_read_image(spool, number * len(cuts[number].scores) + channel, recipe))
                 rows.append(_row(recording, cuts[number], labels[number], channel, parent))
                 for transform, waveform, parameters in copies:
                     write(to_bytes(log_mel(waveform, recipe), recipe))

@@ -15,41 +15,19 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, lacking, run
+from woods import RATE, contents, make_woods, prepare_arguments
 
 from src.shard_files import ShardWriter, read_records
-
-RATE = 16000
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """36 recordings of 11 s of three species, in a folder a species."""
-    folder = tmp_path_factory.mktemp("data") / "woods"
-    generator = np.random.default_rng(0)
-    for number in range(36):
-        path = folder / "abc"[number % 3] / f"r{number:02d}.flac"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, generator.normal(0, 0.05, 11 * RATE), RATE)
-    return folder
+    return make_woods(tmp_path_factory.mktemp("data") / "woods", 36, 11.0)
 
 
 def command(data: Path, folder: Path, *more: str) -> list[str]:
-    arguments = [
-        "--data",
-        str(data),
-        "--folds",
-        str(folder / "folds.csv"),
-        "--n-folds",
-        "3",
-        "--prepared",
-        str(folder / "p"),
-    ]
-    return [*arguments, "--augment", "pitch", "noise", "--jobs", "2", *more]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of the windows by its name, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return prepare_arguments(data, folder, "--augment", "pitch", "noise", "--jobs", "2", *more)
 
 
 def windows_folder(folder: Path) -> Path:

@@ -12,16 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from conftest import ROOT, run
 from s3_server import S3Server
+from woods import make_woods
 
 from src import datasets, layouts, paths, preparation, shards, storage
 from src.errors import UserError
 from src.recipe import preset
 from src.shard_cache import ShardCache
-
-RATE = 16000
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +32,7 @@ def server():
 @pytest.fixture(scope="module")
 def woods(tmp_path_factory) -> Path:
     """24 recordings of 6 s in a folder a species, one of them broken."""
-    folder = tmp_path_factory.mktemp("data") / "woods"
-    generator = np.random.default_rng(0)
-    for number in range(24):
-        path = folder / "abc"[number % 3] / f"r{number:02d}.flac"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, generator.normal(0, 0.05, 6 * RATE), RATE)
+    folder = make_woods(tmp_path_factory.mktemp("data") / "woods", 24, 6.0)
     (folder / "a/r00.flac").write_bytes(b"not audio")
     return folder
 

@@ -10,47 +10,24 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 from conftest import ROOT, run
 from joblib import delayed
+from woods import contents, make_woods, prepare_arguments
 
 from src.errors import UserError
 from src.shard_files import read_records
 from src.workers import Workers
 
-RATE = 16000
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """56 recordings of 6 s of three species: four shards."""
-    folder = tmp_path_factory.mktemp("data") / "woods"
-    generator = np.random.default_rng(0)
-    for number in range(56):
-        path = folder / "abc"[number % 3] / f"r{number:02d}.flac"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, generator.normal(0, 0.05, 6 * RATE), RATE)
-    return folder
+    return make_woods(tmp_path_factory.mktemp("data") / "woods", 56, 6.0)
 
 
 def command(data: Path, folder: Path, *more: str) -> list[str]:
-    arguments = [
-        "--data",
-        str(data),
-        "--folds",
-        str(folder / "folds.csv"),
-        "--n-folds",
-        "3",
-        "--prepared",
-        str(folder / "p"),
-    ]
-    return [*arguments, "--augment", "pitch", *more]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return prepare_arguments(data, folder, "--augment", "pitch", *more)
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,9 @@ $(VENV)/.ready: requirements.txt
 demo: setup
 	$(BIN)/python -m src.demo
 
+# Two at a time, each test file by one process; small regressions are slower with more threads than one.
 test: setup
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

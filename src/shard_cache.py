@@ -114,7 +114,7 @@ class ShardCache:
             return path
         except FileNotFoundError:
             pass
-        # _fetch lets one thread of a process bring a file: they would share written_whole's temporary name.
+        # A file that another reader gave up while it was under way may be brought twice: each under a name of its own.
         with written_whole(path) as temporary:
             storage.download(storage.place(url), temporary)
             with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
@@ -31,3 +32,14 @@ def test_not_a_number_is_no_json(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"score": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_two_threads_that_write_one_file_do_not_disturb_each_other(tmp_path):
+    with written_whole(tmp_path / "a.txt") as first:
+        first.write_text("first")
+        other = threading.Thread(target=write_text, args=(tmp_path / "a.txt", "second"))
+        other.start()
+        other.join()
+        assert first.read_text() == "first"
+    assert (tmp_path / "a.txt").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

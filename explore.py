@@ -44,7 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Measure, count, draw, write the page."""
     arguments = parse(argv)
-    from src import exploration, layouts, measuring, page, storage
+    from src import exploration, exploration_page, layouts, measuring, page, storage
 
     storage.configure(arguments.storage_option)
     source = options.source_of(arguments)
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     tables = exploration.tables(described)
     exploration.write_tables(output, tables)
     folds = exploration.fold_counts(described, arguments.folds)
-    sections = page.sections(output, described, tables, folds, arguments.seed, arguments.jobs)
+    sections = exploration_page.sections(output, described, tables, folds, arguments.seed, arguments.jobs)
     left_out = page.write(output / "index.html", f"Recordings of {name}", sections)
 
     print(tables["species"].to_string(index=False, float_format="%.1f"))

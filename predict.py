@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 from src.errors import UserError, run_script
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from src.predictor import Predictor
     from src.recipe import Recipe
 
@@ -41,7 +43,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("-o", "--output", type=Path, help="CSV to write (submissions/submission.csv or detections.csv)")
     parser.add_argument(
-        "--threshold", type=float, help="probability from which a species counts (default: the bundle's)"
+        "--threshold",
+        type=float,
+        help="probability from which a species counts (default: the bundle's, one for each species)",
     )
     parser.add_argument(
         "--overlap", type=float, help="seconds by which neighbouring windows overlap; a row averages them"
@@ -67,9 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     bundles = bundle.find(arguments.model)
     core = predictor.Predictor(bundles, arguments.threads)
     hop_seconds = hop_of(core.recipe, arguments.overlap)
-    threshold = core.threshold if arguments.threshold is None else arguments.threshold
+    threshold = core.thresholds if arguments.threshold is None else arguments.threshold
     if arguments.threshold is None and any(one.threshold_source == "default" for one in bundles):
-        print(f"threshold {threshold} was never fitted: run python evaluate.py on the run", file=sys.stderr)
+        print(f"threshold {core.threshold} was never fitted: run python evaluate.py on the run", file=sys.stderr)
 
     if arguments.test_csv:
         faults = answer_rows(arguments, core, threshold, hop_seconds, output)
@@ -109,7 +113,7 @@ def hop_of(recipe: Recipe, overlap: float | None) -> float:
 
 
 def answer_rows(
-    arguments: argparse.Namespace, core: Predictor, threshold: float, hop_seconds: float, output: Path
+    arguments: argparse.Namespace, core: Predictor, threshold: float | np.ndarray, hop_seconds: float, output: Path
 ) -> list[tuple[str, str]]:
     """Write a submission for a test.csv: every row once, in its order. Returns (file, what was wrong) pairs."""
     import numpy as np
@@ -150,7 +154,7 @@ def answer_rows(
 
 
 def answer_files(
-    arguments: argparse.Namespace, core: Predictor, threshold: float, hop_seconds: float, output: Path
+    arguments: argparse.Namespace, core: Predictor, threshold: float | np.ndarray, hop_seconds: float, output: Path
 ) -> list[tuple[str, str]]:
     """Write the detections of recordings and folders. Returns (file, what was wrong) pairs."""
     from tqdm import tqdm

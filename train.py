@@ -1,17 +1,20 @@
 """Train one fold of one model: prepared windows in, a bundle and out-of-fold predictions out.
 
     python train.py --fold 0 --model b6                             # fine-tune EfficientNet-B6 on folds 1-4, validate on 0
-    python train.py --fold 0 --model mobilenet_v2_035 --freeze      # train the head only
+    python train.py --fold 0 --model mobilenet_v2_035 --freeze      # train the head only: seconds, on cached embeddings
     python train.py --fold 0 --model tiny --data input/sample       # a small network of our own; needs no download
+    python train.py --fold 0 --model yamnet                         # a network that hears audio; or the path of one
+    python train.py --fold all --model b0 b3 --jobs 2               # all folds of two models, a process each
     python train.py --fold 0 --model b6                             # again: goes on after the last finished epoch
+    python train.py --list-models                                   # what there is, and where its weights are
 
-Writes runs/<model>/fold<k>/: bundle/, oof.parquet, history.csv, run.json, checkpoint.npz. Cost: see the README's tables.
+Writes runs/<model>/fold<k>/: bundle/, oof.parquet, history.csv and .png, tensorboard/, run.json, checkpoints. Cost: see the
+README's tables.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -22,112 +25,114 @@ from src.errors import UserError, run_script
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line. Numbers that are not given are the recipe's."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fold", type=int, required=True, help="which fold to validate on")
-    parser.add_argument(
-        "--model", required=True, help="b0 to b7, mobilenet_v2_035, tiny, ...: src/backbones.py lists them"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--data", default="input/birdsong-recognition", help="as given to prepare.py")
-    parser.add_argument("--folds", type=Path, default=Path("folds/folds.csv"), help="as given to prepare.py")
-    parser.add_argument(
-        "--prepared", default="input/prepared", help="as given to prepare.py, or one of the folders of windows in it"
-    )
-    parser.add_argument(
-        "--cache-dir", type=Path, help="where shards of a remote folder are kept (~/.cache/birdcall/shards)"
-    )
-    parser.add_argument("--cache-gb", type=float, default=20.0, help="at most; the least recently used go first")
-    options.add_storage(parser)
-    parser.add_argument("-o", "--output", type=Path, help="the run's folder (default: runs/MODEL)")
-    parser.add_argument("--weights", type=Path, help="SavedModel folder of the TF-Hub module, instead of the cache")
-    parser.add_argument(
-        "--freeze", action="store_true", default=None, help="keep the backbone's weights, train the head"
-    )
-    parser.add_argument(
-        "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="instead of the published size"
-    )
-    parser.add_argument("--optimizer", choices=["adam", "rmsprop"])
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--steps-per-epoch", type=int, help="batches (default: all training windows once)")
-    parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--learning-rate", type=float, help="greatest rate, after the warm-up (default 1e-3)")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads that read and augment")
-    progress = parser.add_mutually_exclusive_group()
-    progress.add_argument("--resume", action="store_true", help="there must be finished epochs to go on after")
-    progress.add_argument("--restart", action="store_true", help="train anew, whatever was finished")
-    return parser.parse_args(argv)
+    parser.add_argument("--list-models", action="store_true", help="print a table of models and leave")
+    options.add_training(parser)
+    arguments = parser.parse_args(argv)
+    if not arguments.list_models and not (arguments.fold and arguments.model):
+        parser.error("--fold and --model are needed, or --list-models")
+    return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Split, build, fit, predict out of fold, export and check."""
+    """List models, or train one fold here, or several in processes of their own."""
     arguments = parse(argv)
+    if arguments.list_models:
+        from src import model_table
+
+        print(model_table.text())
+        return 0
+    if arguments.fold == "all" or len(arguments.model) > 1:
+        from src import many
+
+        return many.train(Path(__file__), argv if argv is not None else sys.argv[1:], arguments)
+    return train_fold(arguments, int(arguments.fold), arguments.model[0])
+
+
+def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
+    """Split, build, fit the head, fine-tune, predict out of fold, export and check."""
     started = time.perf_counter(), time.process_time()
     print("starting TensorFlow", file=sys.stderr)
     from src import quiet
 
     # Imported after the command line, so that --help answers at once; quietly, since TensorFlow talks about CUDA.
     with quiet.native_stderr():
-        from src import backbones, classifier, folds, layouts, oof, paths, runs, shards, storage, training
-        from src.recipe import changed
+        from src import (
+            backbones,
+            devices,
+            folds,
+            layouts,
+            networks,
+            oof,
+            paths,
+            runs,
+            shards,
+            splits,
+            storage,
+            training,
+        )
+        from src.history import History
 
-        device = training.prepare_device()
-    print(f"training on {device}", file=sys.stderr)
+        strategy = devices.start(arguments.strategy, bool(arguments.mixed_precision))
+    print(f"training on {devices.describe(strategy)}", file=sys.stderr)
 
     storage.configure(arguments.storage_option)
-    data = storage.place(arguments.data)
     cache = shards.default_cache(arguments.cache_dir, arguments.cache_gb)
-    prepared = shards.open_prepared(paths.find_prepared(storage.place(arguments.prepared), data), cache)
+    root, data = storage.place(arguments.prepared), storage.place(arguments.data)
+    prepared = shards.open_prepared(paths.find_prepared(root, data), cache)
     recordings = layouts.read(layouts.DataSource.from_dict(prepared.source))
-    recipe = changed(
-        prepared.recipe,
-        backbone=backbones.get(arguments.model).name,
-        freeze=arguments.freeze,
-        image_size=arguments.image_size and tuple(arguments.image_size),
-        optimizer=arguments.optimizer,
-        epochs=arguments.epochs,
-        steps_per_epoch=arguments.steps_per_epoch,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        seed=arguments.seed,
-    )
     shards.check_labels(prepared, recordings)
+    backbone = backbones.get(model, arguments.sample_rate, arguments.window_seconds)
+    recipe = options.training_recipe(arguments, prepared.recipe, backbone)
     table = folds.read_folds(arguments.folds)
     folds.match_alike(prepared.alike(), table, arguments.folds)
-    folder = paths.fold_folder(arguments.output or paths.RUNS / recipe.backbone, arguments.fold)
-    split = training.split_fold(prepared, table, arguments.fold, recipe)
-    if runs.is_finished(folder, recipe, split, arguments.weights) and not arguments.restart:
-        print(f"{folder} is trained already with these settings; --restart trains anew", file=sys.stderr)
+    split = splits.split_fold(prepared, table, fold, recipe)
+    splits.check_learnable(split, fold, arguments.keep_going)
+
+    settings = f"{recipe!r} {split.digest} {arguments.weights or backbone.path}"
+    place = networks.Place(paths.fold_folder(arguments.output or paths.RUNS / backbone.name, fold), settings)
+    if runs.is_finished(place.folder, settings) and not arguments.restart:
+        print(f"{place.folder} is trained already with these settings; --restart trains anew", file=sys.stderr)
         return 0
+    network = networks.open_network(backbone, recipe, split.labels, arguments.weights, strategy, arguments.workers)
+    go_on_or_begin(place.folder, arguments, devices.is_chief(strategy))
 
-    model = classifier.build(recipe, split.labels, arguments.weights)
-    go_on_or_begin(folder, arguments)
-    history = training.fit(model, prepared, split, recipe, folder, arguments.workers, str(arguments.weights or ""))
+    history = History(place.folder)
+    if network.has_head_stage:
+        store = paths.embeddings_folder(root, data)
+        embeddings = network.embed(prepared, recordings, store, options.clips_of(arguments, prepared.recipe))
+        logits = network.fit_head(embeddings, split, place, history)
+    if network.is_fine_tuned:
+        logits = network.fine_tune(prepared, split, place, history)
 
-    predictions = training.out_of_fold(model, prepared, split, recipe, arguments.workers)
-    oof.write(folder, predictions)
-    listener = classifier.with_front_end(model, recipe)
-    difference = runs.publish(folder, listener, split.labels, recipe, recordings, predictions)
-    runs.write_run(folder, prepared.source, arguments.weights, recipe, model, split, history, started, difference)
+    predictions = training.out_of_fold(logits, split)
+    if devices.is_chief(strategy):
+        history.draw()
+        oof.write(place.folder, predictions)
+        difference = runs.publish(place.folder, network, recordings, predictions)
+        runs.write_run(place.folder, prepared, network, split, settings, history.table(), started, difference)
+    devices.together(strategy)
 
     by_window, by_recording = oof.accuracies(oof.as_arrays(predictions, split.labels))
-    print(f"fold {arguments.fold}: window accuracy {by_window:.3f}, recording accuracy {by_recording:.3f}")
-    print(
-        f"{time.perf_counter() - started[0]:.0f} s, {time.process_time() - started[1]:.0f} CPU s; {folder / 'bundle'}"
-    )
+    print(f"fold {fold}: window accuracy {by_window:.3f}, recording accuracy {by_recording:.3f}")
+    seconds = time.perf_counter() - started[0], time.process_time() - started[1]
+    print(f"{seconds[0]:.0f} s, {seconds[1]:.0f} CPU s; {place.folder / 'bundle'}")
     return 0
 
 
-def go_on_or_begin(folder: Path, arguments: argparse.Namespace) -> None:
+def go_on_or_begin(folder: Path, arguments: argparse.Namespace, chief: bool) -> None:
     """Keep what is in the fold's folder, or make room for a new training, as --resume and --restart say."""
     from src import runs
 
-    checkpoint = folder / "checkpoint.npz"
-    if arguments.resume and not checkpoint.exists():
-        raise UserError(f"{checkpoint}: not there, so there is nothing to resume")
-    if arguments.restart or not checkpoint.exists():
-        runs.begin(folder)
-    else:
+    begun = runs.has_begun(folder)
+    if arguments.resume and not begun:
+        raise UserError(f"{folder}: no checkpoint there, so there is nothing to resume")
+    if begun and not arguments.restart:
         print(f"going on after the last finished epoch in {folder}; --restart trains anew", file=sys.stderr)
+    elif chief:
+        runs.begin(folder)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def main() -> int:
     predictor = Predictor(bundles, args.threads)
     recipe = predictor.recipe
     hop_seconds = chosen_hop(args.hop, recipe)
-    threshold = predictor.threshold if args.threshold is None else args.threshold
+    threshold = predictor.thresholds if args.threshold is None else args.threshold
 
     if args.input:
         source = FilePlayer(args.input, 1.0 if args.speed is None else args.speed)
@@ -65,7 +65,9 @@ def main() -> int:
         open_things.enter_context(source)
         log(f"{source.name}: {source.sample_rate} Hz, {source.channels} channel(s)")
         log(f"{predictor.name}: {len(predictor.labels)} species in {recipe.window_seconds:g} s every {hop_seconds:g} s")
-        log(f"threshold {threshold:.2f}; journal {args.journal}")
+        mean = predictor.threshold if args.threshold is None else args.threshold
+        each = " (one for each species)" if args.threshold is None and len(set(predictor.thresholds)) > 1 else ""
+        log(f"threshold {mean:.2f}{each}; journal {args.journal}")
         if args.threshold is None and any(bundle.threshold_source == "default" for bundle in bundles):
             log("the threshold is the unfitted default: run evaluate.py on the run, or choose one with --threshold")
         listener = Listener(source, predictor, threshold, hop_seconds, journal, recorder)

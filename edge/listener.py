@@ -1,6 +1,6 @@
 """The listening loop: audio from a source, windows, the predict core, detections out; and the count of all of it.
 
-    listener = Listener(source, predictor, threshold=0.5, hop_seconds=5.0, journal=journal)
+    listener = Listener(source, predictor, threshold=predictor.thresholds, hop_seconds=5.0, journal=journal)
     listener.run(stop)                       # until the source ends or `stop` is set
     print(listener.summary())
 
@@ -31,7 +31,7 @@ class Listener:
 
     received: frames taken from the source; lost: frames its ring lost between them
     analysed, dropped: windows answered, and windows passed over since a newer one was whole
-    detections: species in windows with a probability of `threshold` or more
+    detections: species in windows with a probability of `threshold` (one for all, or float array [labels]) or more
 
     After a loss the windows begin anew at the first frame heard again: none spans the gap or holds invented silence,
     and each keeps its true time and offset.
@@ -41,7 +41,7 @@ class Listener:
         self,
         source: Microphone | FilePlayer,
         predictor: Predictor,
-        threshold: float,
+        threshold: float | np.ndarray,
         hop_seconds: float,
         journal: Journal,
         recorder: Recorder | None = None,

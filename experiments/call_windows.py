@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     recipe = preset("default", windows_per_recording=0, quiet_share=0.0)
     prepared = preparation.prepare(recordings, recipe, storage.place(arguments.work) / "all", workers=Workers(2))
     draw_choices(arguments.output / "call_windows.png", prepared)
-    features = embed(prepared, recipe)
+    features = embed(prepared, recipe, Path(arguments.work) / "embeddings")
 
     rows = []
     for seed in tqdm(range(arguments.seeds), unit="seed"):
@@ -68,19 +68,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def embed(prepared, recipe):
-    """Features of every window by the frozen backbone: float32 [windows, features]."""
-    import keras
-    import numpy as np
+def embed(prepared, recipe, store: Path):
+    """Features of every window by the frozen backbone: float32 [windows, features], kept in `store`."""
+    import tensorflow as tf
 
-    from src import classifier
-    from src.datasets import plain_batches
+    from src import backbones, networks
     from src.recipe import changed
 
-    recipe = changed(recipe, backbone=BACKBONE, freeze=True)
-    model = classifier.build(recipe, prepared.labels)
-    backbone = keras.Model(model.input, model.get_layer("backbone").output)
-    return backbone.predict(plain_batches(prepared, np.ones(len(prepared.index), bool), 32, 2), verbose=0)
+    recipe = changed(recipe, backbone=BACKBONE, unfreeze=0)
+    strategy = tf.distribute.get_strategy()
+    network = networks.open_network(backbones.get(BACKBONE), recipe, prepared.labels, None, strategy)
+    return network.embed(prepared, None, store)
 
 
 def judge(prepared, recordings, features, number: int, quiet_share: float, seed: int) -> dict:

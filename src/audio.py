@@ -22,6 +22,7 @@ import soxr
 
 from src import quiet
 from src.recipe import Recipe
+from src.storage import local_copy
 
 BLOCK_SECONDS = 10.0
 PIECE_SECONDS = 0.5  # read at once: what a damaged place costs at most
@@ -290,3 +291,23 @@ def file_windows(
         yield window
     if not number:
         raise AudioError(f"holds no audio: {audio.frames_read} frames are no sample at {recipe.sample_rate} Hz")
+
+
+def some_windows(
+    path: str, recipe: Recipe, channels: str = "mono", starts: set[float] | None = None, most: int = 16
+) -> dict[float, np.ndarray]:
+    """A recording's windows by their start in seconds, float32 [channels, window_samples]; none if it cannot be read.
+
+    path: here or on a server; starts: which ones; None: the first `most`
+    """
+    found: dict[float, np.ndarray] = {}
+    try:
+        with local_copy(path) as local, AudioFile(local) as audio:
+            for window in file_windows(audio, recipe, channels):
+                if starts is None or window.start_seconds in starts:
+                    found[window.start_seconds] = window.samples
+                if len(found) == (most if starts is None else len(starts)):
+                    break
+    except (AudioError, FileNotFoundError):
+        return {}
+    return found

@@ -107,13 +107,18 @@ def augment(
     return np.ascontiguousarray(waveform, dtype=np.float32), parameters
 
 
+def copy_name(filename: str, channel: int, start_seconds: float, entry: str, copy: int) -> str:
+    """The name that seeds the `copy`-th copy of a window by an entry of recipe.augment: the same at any sample rate."""
+    return f"{filename}/{channel}/{start_seconds:.3f}/{entry}/{copy}"
+
+
 def _with_background(waveform: np.ndarray, recipe: Recipe, clips: Clips | None) -> tuple[np.ndarray, dict]:
     """A window over a piece of a clip, at a ratio of their powers drawn from recipe.snr_db."""
     if clips is None or not clips.names:
         raise ValueError("the augmentation 'background' needs clips")
     name, snr_db = random.choice(clips.names), random.uniform(*recipe.snr_db)
     clip = _clip(str(Path(clips.folder) / name), recipe)
-    start = random.randrange(len(clip))
+    start = int(random.random() * len(clip))  # a share of the clip, which is the same place at another sample rate
     noise = np.take(clip, np.arange(start, start + len(waveform)), mode="wrap")
     ratio = rms(waveform) / max(rms(noise), 1e-6) * 10 ** (-snr_db / 20)
     drawn = {"clip": name, "snr_db": round(snr_db, 3), "start_seconds": round(start / recipe.sample_rate, 3)}

@@ -1,7 +1,10 @@
 """A trained model as a folder: `model.tflite` (waveform in, probabilities out) and `bundle.json` (everything needed to use it).
 
+A head on a network that is itself a LiteRT file cannot be one graph with it: such a bundle holds two that are run one after
+the other, `graphs` ["backbone.tflite", "model.tflite"], the first on pieces of the window, the second on their features.
+
     bundles = find([Path("runs/b6")])         # a bundle, a fold or a run (all its folds), or several
-    bundle.labels, bundle.recipe, bundle.threshold, bundle.model_path
+    bundle.labels, bundle.recipe, bundle.threshold, bundle.thresholds, bundle.calibration, bundle.model_path
 
 Nothing in a bundle is executed. No TensorFlow import.
 """
@@ -14,8 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.calibration import Calibration
 from src.errors import UserError
 from src.files import sha256, write_json
+from src.pieces import POOLINGS, Pieces
 from src.recipe import Recipe
 
 SCHEMA = 1
@@ -28,9 +33,12 @@ class Bundle:
     """What bundle.json says.
 
     labels: the species' ebird codes in the order of the model's outputs
-    threshold: a species is called present where its probability reaches it
+    threshold: a species is called present where its calibrated probability reaches it
+    thresholds: the same with one for each species, in the order of the labels; all equal where one does as well
+    calibration: what the model's probabilities go through first
     threshold_source: "default", or what it was fitted on
     scores: out-of-fold figures, by name
+    graphs: names of the LiteRT files, run one after the other; pieces: how a window is cut for the first of two
     """
 
     folder: Path
@@ -38,18 +46,33 @@ class Bundle:
     labels: tuple[str, ...]
     recipe: Recipe
     threshold: float
+    thresholds: tuple[float, ...]
+    calibration: Calibration
     threshold_source: str
     scores: dict
     versions: dict
+    graphs: tuple[str, ...] = (MODEL_FILE,)
+    pieces: Pieces | None = None
 
     @property
     def model_path(self) -> Path:
-        """The LiteRT file."""
-        return self.folder / MODEL_FILE
+        """The LiteRT file that gives the probabilities."""
+        return self.folder / self.graphs[-1]
 
 
-def write(folder: Path, name: str, labels: Sequence[str], recipe: Recipe, versions: dict) -> Bundle:
-    """Write bundle.json beside the `model.tflite` that is already in `folder`, with the default threshold."""
+def write(
+    folder: Path,
+    name: str,
+    labels: Sequence[str],
+    recipe: Recipe,
+    versions: dict,
+    graphs: Sequence[str] = (MODEL_FILE,),
+    pieces: Pieces | None = None,
+) -> Bundle:
+    """Write bundle.json beside the LiteRT files that are already in `folder`, with the default threshold.
+
+    graphs: their names, in the order in which they are run; pieces: how a window is cut for the first of two
+    """
     contents = {
         "schema": SCHEMA,
         "name": name,
@@ -58,18 +81,35 @@ def write(folder: Path, name: str, labels: Sequence[str], recipe: Recipe, versio
         "threshold_source": "default",
         "scores": {},
         "versions": versions,
-        "sha256": {MODEL_FILE: sha256(folder / MODEL_FILE)},
+        "sha256": {graph: sha256(folder / graph) for graph in graphs},
         "recipe": recipe.to_dict(),
     }
+    if len(graphs) > 1:
+        contents["graphs"] = list(graphs)
+        contents.update(sub_window_samples=pieces.size, sub_hop_samples=pieces.hop, sub_pooling=pieces.pooling)
     write_json(folder / "bundle.json", contents)
     return load(folder)
 
 
-def update(bundle: Bundle, threshold: float, threshold_source: str, scores: dict) -> None:
-    """Keep a fitted threshold and the scores it gives in the bundle."""
+def update(
+    bundle: Bundle,
+    threshold: float,
+    threshold_source: str,
+    scores: dict,
+    thresholds: Sequence[float] | None = None,
+    calibration: Calibration | None = None,
+) -> None:
+    """Keep a fitted threshold and the scores it gives in the bundle; None: no thresholds of the species, no calibration."""
     path = bundle.folder / "bundle.json"
     contents = json.loads(path.read_text(encoding="utf-8"))
     contents.update(threshold=threshold, threshold_source=threshold_source, scores=scores)
+    for name, value in (
+        ("thresholds", None if thresholds is None else [float(value) for value in thresholds]),
+        ("calibration", None if calibration is None else calibration.to_dict()),
+    ):
+        contents.pop(name, None)
+        if value is not None:
+            contents[name] = value
     write_json(path, contents)
 
 
@@ -82,17 +122,27 @@ def load(folder: Path) -> Bundle:
             raise UserError(
                 f"{path}: schema {contents['schema']}, and this software reads {SCHEMA}; export the bundle again"
             )
+        labels = tuple(str(label) for label in contents["labels"])
+        threshold = float(contents["threshold"])
+        # Bundles of an earlier version, and those never evaluated, have neither.
+        thresholds = contents.get("thresholds", [threshold] * len(labels))
+        calibration = contents.get("calibration", Calibration().to_dict())
+        graphs = tuple(str(graph) for graph in contents.get("graphs", [MODEL_FILE]))
         bundle = Bundle(
             folder=folder,
             name=str(contents["name"]),
-            labels=tuple(str(label) for label in contents["labels"]),
+            labels=labels,
             recipe=Recipe.from_dict(contents["recipe"]),
-            threshold=float(contents["threshold"]),
+            threshold=threshold,
+            thresholds=tuple(float(value) for value in thresholds),
+            calibration=Calibration.from_dict(calibration, len(labels)),
             threshold_source=str(contents["threshold_source"]),
             scores=dict(contents["scores"]),
             versions=dict(contents["versions"]),
+            graphs=graphs,
+            pieces=_pieces(contents) if len(graphs) == 2 else None,
         )
-        promised = contents["sha256"][MODEL_FILE]
+        promised = {graph: contents["sha256"][graph] for graph in graphs}
     except OSError as error:
         raise UserError(
             f"{path}: {error.strerror}; a bundle is the folder `bundle` that train.py writes in a fold"
@@ -103,13 +153,30 @@ def load(folder: Path) -> Bundle:
         raise UserError(f"{path}: labels must be there, each once")
     if not (math.isfinite(bundle.threshold) and 0 <= bundle.threshold <= 1):
         raise UserError(f"{path}: threshold must lie in [0, 1], not {bundle.threshold}")
-    if not bundle.model_path.is_file():
-        raise UserError(f"{bundle.model_path}: missing; copy the whole bundle folder")
-    if sha256(bundle.model_path) != promised:
-        raise UserError(
-            f"{bundle.model_path}: its SHA-256 is not the one in bundle.json: damaged or replaced; copy it again"
-        )
+    if len(bundle.thresholds) != len(bundle.labels):
+        raise UserError(f"{path}: has {len(bundle.thresholds)} thresholds for {len(bundle.labels)} species")
+    for label, value in zip(bundle.labels, bundle.thresholds):
+        if not (math.isfinite(value) and 0 <= value <= 1):
+            raise UserError(f"{path}: the threshold of {label} must lie in [0, 1], not {value}")
+    if len(graphs) not in (1, 2) or any(Path(graph).name != graph for graph in graphs):
+        raise UserError(f"{path}: graphs must name one or two files of the folder, not {', '.join(graphs) or 'none'}")
+    for graph in graphs:
+        _check(folder / graph, promised[graph])
     return bundle
+
+
+def _pieces(contents: dict) -> Pieces:
+    pieces = Pieces(int(contents["sub_window_samples"]), int(contents["sub_hop_samples"]), contents["sub_pooling"])
+    if pieces.size < 0 or pieces.hop < 1 or pieces.pooling not in POOLINGS:
+        raise ValueError(f"pieces of {pieces.size} samples every {pieces.hop}, pooled by {pieces.pooling}")
+    return pieces
+
+
+def _check(file: Path, promised: str) -> None:
+    if not file.is_file():
+        raise UserError(f"{file}: missing; copy the whole bundle folder")
+    if sha256(file) != promised:
+        raise UserError(f"{file}: its SHA-256 is not the one in bundle.json: damaged or replaced; copy it again")
 
 
 def find(paths: Sequence[Path]) -> list[Bundle]:

@@ -1,24 +1,26 @@
-"""The network: log-mel spectrogram -> image -> backbone -> a logit for each species; and its export to LiteRT.
+"""The network: log-mel spectrogram -> image -> backbone -> features; with a head on it; and its export to LiteRT.
 
-model = build(recipe, labels)              # Keras: float32 (batch, mels, frames) in dB -> logits (batch, labels)
-listener = with_front_end(model, recipe)   # Keras: float32 (batch, samples) -> probabilities (batch, labels)
-export(listener, folder)                   # folder/model.tflite
+below = body(recipe, backbone)                 # Keras: float32 (batch, mels, frames) in dB -> features
+model = with_head(below, heads.build(...))     # -> logits (batch, labels)
+listener = with_front_end(model, recipe)       # Keras: float32 (batch, samples) -> probabilities (batch, labels)
+export(listener, folder)                       # folder/model.tflite
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from src import backbones, quiet
+from src import hub_modules, quiet
+from src.audio_backbones import AudioLayer, AudioModel
+from src.backbones import Backbone
 from src.bundle import MODEL_FILE
 from src.errors import UserError
 from src.files import written_whole
@@ -30,14 +32,20 @@ from src.spectrogram import log_mel_graph
 class Image(layers.Layer):
     """Log-mel in dB -> grey image: float32 (batch, mels, frames) -> (batch, mels, frames, 1), values in [0, 1].
 
-    Each window is standardised by its own mean and deviation, so neither a microphone's gain nor a bird's distance
-    matters; from 2 deviations below the mean (black) to 4 above it (white). A window that is constant gives grey.
+    level_bands: first each mel band loses its mean over the window, and with it steady noise and the colour of a microphone.
+    Then the window is standardised by its own mean and deviation, so neither a gain nor a bird's distance matters; from 2
+    deviations below the mean (black) to 4 above it (white). A window that is constant gives grey.
     """
+
+    def __init__(self, level_bands: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._level_bands = level_bands
 
     def call(self, db: tf.Tensor) -> tf.Tensor:
         """See the class."""
-        mean = tf.reduce_mean(db, axis=[1, 2], keepdims=True)
-        centred = db - mean
+        if self._level_bands:
+            db = db - tf.reduce_mean(db, axis=2, keepdims=True)
+        centred = db - tf.reduce_mean(db, axis=[1, 2], keepdims=True)
         deviation = tf.sqrt(tf.reduce_mean(tf.square(centred), axis=[1, 2], keepdims=True))
         image = tf.clip_by_value((centred / (deviation + 1.0) + 2.0) / 6.0, 0.0, 1.0)
         # reshape and not [..., None], which the converter turns into an op that LiteRT's built-in ones lack
@@ -64,29 +72,32 @@ class FrontEnd(layers.Layer):
         return (input_shape[0], *self._recipe.image_shape)
 
 
-def build(recipe: Recipe, labels: Sequence[str], weights: Path | None = None) -> keras.Model:
-    """The network of a recipe: float32 (batch, mels, frames) in dB -> logits, float32 (batch, labels).
+def body(recipe: Recipe, backbone: Backbone, weights: Path | None = None) -> keras.Model:
+    """A network without its head: float32 (batch, mels, frames) in dB -> features, float32 (batch, features).
 
-    weights: folder of a TF-Hub module to use instead of the registry's handle. Raises UserError if there are no weights
-    or the module's output is not (batch, features). The same seed gives the same initial weights.
+    backbone: an image network, or the tiny one of our own, which starts at random by recipe.seed
+    weights: folder of a TF-Hub module to use instead of the registry's handle
+
+    Raises UserError if there are no weights or the module's output is not (batch, features).
     """
-    keras.utils.set_random_seed(recipe.seed)
-    backbone = backbones.get(recipe.backbone)
     db = keras.Input(recipe.image_shape, name="log_mel")
-    image = Image(name="image")(db)  # (batch, mels, frames, 1)
-    features = _tiny(image) if not backbone.handle else _hub(image, recipe, backbone, weights)  # (batch, features)
-    if len(features.shape) != 2:
+    image = Image(recipe.level_bands, name="image")(db)  # (batch, mels, frames, 1)
+    own = not backbone.handle and not backbone.path
+    features = _tiny(image) if own else _hub(image, recipe, backbone, weights)  # (batch, features)
+    if len(features.shape) != 2 or features.shape[1] is None:
         raise UserError(
-            f"{recipe.backbone}: the module gives {features.shape}, not (batch, features): not a headless model"
+            f"{backbone.name}: the module gives {features.shape}, not (batch, features): not a headless model; take its "
+            "feature vector"
         )
-    features = layers.Dropout(recipe.dropout, seed=recipe.seed, name="dropout")(features)
-    # A bird is rare in a window: starting from that, the first epoch is not spent on learning it.
-    rare = keras.initializers.Constant(-np.log(max(len(labels) - 1, 1)))
-    logits = layers.Dense(len(labels), bias_initializer=rare, dtype="float32", name="head")(features)
-    return keras.Model(db, logits, name=recipe.backbone)
+    return keras.Model(db, features, name=backbone.name)
 
 
-def _hub(image: Any, recipe: Recipe, backbone: backbones.Backbone, weights: Path | None) -> Any:
+def with_head(below: keras.Model, head: keras.Model) -> keras.Model:
+    """The whole network: what `below` takes -> logits (batch, labels)."""
+    return keras.Model(below.input, head(below.output), name=below.name)
+
+
+def _hub(image: Any, recipe: Recipe, backbone: Backbone, weights: Path | None) -> Any:
     height, width = recipe.image_size or (backbone.size, backbone.size)
     low, high = backbone.input_range
     pixels = image
@@ -95,8 +106,45 @@ def _hub(image: Any, recipe: Recipe, backbone: backbones.Backbone, weights: Path
     pixels = layers.Concatenate(name="rgb")([pixels, pixels, pixels])  # (batch, height, width, 3)
     if (low, high) != (0.0, 1.0):
         pixels = layers.Rescaling(high - low, low, name="range")(pixels)
-    layer = backbones.HubLayer(backbones.load_module(backbone, weights), name="backbone", trainable=not recipe.freeze)
-    return layer(pixels)
+    module = hub_modules.load_module(backbone, weights)
+    layer = hub_modules.HubLayer(module, recipe.batch_statistics, name="backbone", trainable=recipe.unfreeze != 0)
+    try:
+        return layer(pixels)
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        raise UserError(
+            f"{backbone.name}: the module does not take images of {height} by {width} ({_first_line(error)}); it was "
+            f"published for {backbone.size} by {backbone.size}, see --image-size"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def unfreeze(network: keras.Model, recipe: Recipe) -> list[keras.Variable]:
+    """Leave the last recipe.unfreeze layers of the backbone trainable (-1: all); returns its variables that then train.
+
+    Raises UserError if it has fewer layers.
+    """
+    layer = next((layer for layer in _layers(network) if isinstance(layer, hub_modules.HubLayer)), None)
+    if layer is None:
+        return []
+    groups = layer.layer_groups()
+    if recipe.unfreeze > len(groups):
+        raise UserError(
+            f"--unfreeze {recipe.unfreeze}: {network.name} has {len(groups)} layers; all unfreezes them all"
+        )
+    first = 0 if recipe.unfreeze < 0 else len(groups) - recipe.unfreeze
+    for _, variables in groups[:first]:
+        for variable in variables:
+            variable.trainable = False
+    return [variable for _, variables in groups[first:] for variable in variables]
+
+
+def _layers(network: keras.Model) -> Iterator[keras.Layer]:
+    for layer in network.layers:
+        yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
 
 
 def _tiny(image: Any) -> Any:
@@ -127,8 +175,22 @@ def _tiny(image: Any) -> Any:
 def with_front_end(model: keras.Model, recipe: Recipe) -> keras.Model:
     """The network as it goes to the field: waveform, float32 (batch, samples), unit scale -> probabilities (batch, labels)."""
     waveform = keras.Input((recipe.window_samples,), name="waveform")
-    logits = model(FrontEnd(recipe)(waveform))
-    return keras.Model(waveform, layers.Activation("sigmoid", name="probabilities")(logits))
+    return _probabilities(waveform, model(FrontEnd(recipe)(waveform)))
+
+
+def over_audio(model: AudioModel, head: keras.Model, recipe: Recipe) -> keras.Model:
+    """The same for a network of audio with a head. recipe: with the network's own sample rate"""
+    waveform = keras.Input((recipe.window_samples,), name="waveform")
+    return _probabilities(waveform, head(AudioLayer(model, name="backbone")(waveform)))
+
+
+def over_features(head: keras.Model) -> keras.Model:
+    """The same for what follows a .tflite file, which no graph of ours can hold: features (batch, features) in."""
+    return _probabilities(head.input, head.output)
+
+
+def _probabilities(given: Any, logits: Any) -> keras.Model:
+    return keras.Model(given, layers.Activation("sigmoid", name="probabilities", dtype="float32")(logits))
 
 
 def export(listener: keras.Model, folder: Path) -> Path:

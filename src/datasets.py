@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
-from src.mixing import Draw, augmented, decibel
+from src.mixing import Draw, augmented, decibel, mixed_weights
 from src.recipe import Recipe
 from src.shards import Prepared
 
@@ -68,14 +68,17 @@ def training_batches(
     epoch: int,
     steps: int,
     workers: int = 2,
+    weights: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """One epoch of `steps` shuffled, augmented batches: (float32 (batch, mels, frames) in dB, float32 (batch, labels)).
 
     keep, background: bool arrays [windows]: what to learn from, and what may be mixed in as background
-    targets: float32 array [windows, labels]
+    targets: float32 array [windows, labels]; MASKED where a species is left out of the loss
+    weights: float32 array [windows]; if given, batches have a third part, float32 (batch,)
     """
     seed = recipe.seed * 100_003 + epoch
     targets_of = _lookup(targets)
+    weight_of = None if weights is None else tf.constant(weights, tf.float32)
     # An epoch that asks for more batches than there are windows goes round again, in another order.
     rounds = -(-steps * recipe.batch_size // int(keep.sum()))
     dataset = read(prepared, keep, seed, workers)
@@ -92,7 +95,8 @@ def training_batches(
         stored = _decoded(records, prepared)
         noise = None if noise is None else _decoded(noise, prepared)
         draw = Draw(seed, step, recipe.batch_size)
-        return augmented(stored, targets_of(numbers), noise, recipe, prepared.recipe, draw)
+        made = augmented(stored, targets_of(numbers), noise, recipe, prepared.recipe, draw)
+        return made if weights is None else (*made, mixed_weights(tf.gather(weight_of, numbers), recipe, draw))
 
     dataset = dataset.enumerate().map(augment, num_parallel_calls=workers, deterministic=True)
     return dataset.prefetch(4).apply(tf.data.experimental.assert_cardinality(steps))

@@ -1,41 +1,75 @@
-"""What out-of-fold predictions say about a run: scores, each species, and the threshold that goes into its bundles.
+"""How good a run is and what it needs: scores with intervals, tables of species, confusions and errors, calibration, thresholds.
 
-    found = evaluate(out_of_fold, nocall_share)     # Evaluation: scores, per_species, threshold
+    found = evaluate(oof, nocall_share=0.544, soundscapes=validation_soundscapes.answers(...))
+    found.scores["soundscape_row_f1"], found.intervals["soundscape_row_f1"]
+    keep(folders, found, "fold0, fold1")                   # calibration and thresholds into the bundles
 
-The threshold that is kept is fitted on all out-of-fold windows. The score that is reported with it is cross-fitted: each
-part of the sources is judged by a threshold fitted on the others, so no window is judged by one it helped to choose.
+Whatever is fitted is fitted on other folds than those it is judged on (with one fold: on other sources), see fitting.py; what
+goes into the bundles is fitted on all. Intervals are of drawing the sources again, see bootstrap.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from src import bundle
+from src import bundle, metrics
+from src.bootstrap import Bootstrap, interval
 from src.errors import UserError
-from src.metrics import (
-    class_mean_average_precision,
-    clip_row_f1,
-    fit_threshold,
-    soundscape_weights,
-    species_f1,
-    top1,
-)
-from src.oof import OutOfFold, accuracies
+from src.fitting import Answers, Fitted, cross_fitted, fit, of_clips
+from src.oof import OutOfFold, accuracies, hits
 
-PARTS = 5  # of the sources, for cross-fitting
+DEFAULT, CLIPS, SOUNDSCAPES = f"{bundle.DEFAULT_THRESHOLD} for all, not calibrated", "clips", "soundscapes"
+# The names of the threshold's four ways, in the order in which they are reported.
+ON_CLIPS, CALIBRATED, BY_SPECIES = "one, fitted on clips", "one, calibrated", "one for each species, calibrated"
+KEPT_ERRORS = 48
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """scores: figures by name; per_species: a table; threshold: fitted on all out-of-fold windows."""
+    """What was found. scores, intervals: figures by name, and (low, high) of those that have one
+
+    decisions: a row for each way to choose thresholds, with its row F1; chosen: the one that goes into the bundles
+    per_species, confusions, errors: tables; fitted: on all rows; fitted_on: SOUNDSCAPES or CLIPS
+    reliability: sums of metrics.calibration_parts, float array [3, BINS], before and after
+    curves: mean row F1 at each of metrics.THRESHOLDS, of the network's own probabilities, by what it is of
+    """
 
     scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    decisions: pd.DataFrame
+    chosen: str
     per_species: pd.DataFrame
-    threshold: float
+    confusions: pd.DataFrame
+    errors: pd.DataFrame
+    fitted: Fitted
+    fitted_on: str
+    reliability: dict[str, np.ndarray]
+    curves: dict[str, np.ndarray]
+
+    @property
+    def threshold(self) -> float:
+        """The one for all species, on the calibrated scale."""
+        return self.fitted.threshold
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """Of each species, float64 array [labels]: its own if they were not worse than one for all."""
+        own = self.chosen == BY_SPECIES
+        return self.fitted.thresholds if own else np.full(len(self.fitted.thresholds), self.threshold)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Rows with what was fitted elsewhere applied: probabilities, thresholds float arrays [rows, labels]; f1 [rows]."""
+
+    probabilities: np.ndarray
+    thresholds: np.ndarray
+    f1: np.ndarray
 
 
 def folds_of(run: Path) -> list[Path]:
@@ -44,77 +78,250 @@ def folds_of(run: Path) -> list[Path]:
         [run] if (run / "oof.parquet").is_file() else sorted(path.parent for path in run.glob("fold*/oof.parquet"))
     )
     if not folders:
-        raise UserError(f"{run}: no finished fold there; train.py writes them to runs/MODEL/foldK")
+        what = "no such folder" if not run.exists() else "no run" if not run.is_dir() else "no finished fold there"
+        raise UserError(f"{run}: {what}; train.py writes them to runs/MODEL/foldK")
     return folders
 
 
-def evaluate(oof: OutOfFold, nocall_share: float) -> Evaluation:
-    """Score out-of-fold windows.
+def evaluate(
+    oof: OutOfFold, nocall_share: float, soundscapes: Answers | None = None, draws: int = 200, seed: int = 0
+) -> Evaluation:
+    """Score out-of-fold windows, and soundscapes of held-out calls if there are any.
 
     nocall_share: share of rows without birds that soundscapes are expected to have, which windows are weighted to
+    draws, seed: of the bootstrap. Raises UserError if no window of a bird was validated.
     """
-    weights = soundscape_weights(oof.present, nocall_share)
-    threshold, fitted_f1 = fit_threshold(oof.probabilities, oof.present, oof.secondary, nocall_share)
-    thresholds = _cross_fitted(oof, nocall_share)
-    rows = clip_row_f1(oof.probabilities, oof.present, oof.secondary, thresholds)
+    if not (oof.primary >= 0).any():
+        raise UserError("no window of a bird was validated: there is nothing to judge; look at the folds file")
+    clips = of_clips(oof, nocall_share)
+    main = clips if soundscapes is None else soundscapes
+    learned = {
+        DEFAULT: None,
+        ON_CLIPS: cross_fitted(main, clips, uncalibrated=True),
+        CALIBRATED: cross_fitted(main, main),
+    }
+    judged = {name: _judge(main, found, by_species=False) for name, found in learned.items()}
+    judged[BY_SPECIES] = _judge(main, learned[CALIBRATED], by_species=True)
+    # Figures of clips are of the threshold that was fitted on clips.
+    on_clips = judged[ON_CLIPS] if soundscapes is None else _judge(clips, cross_fitted(clips, clips, True), False)
+
+    decided = _decisions(main, judged, nocall_share, draws, seed)
+    score = dict(zip(decided.thresholds, decided.row_f1))
+    chosen = BY_SPECIES if score[BY_SPECIES] >= score[CALIBRATED] else CALIBRATED
+    scores, intervals = _clip_scores(oof, clips, on_clips, nocall_share, draws, seed)
+    if soundscapes is not None:
+        more, limits = _soundscape_scores(soundscapes, judged[chosen], nocall_share, draws, seed)
+        scores, intervals = {**more, **scores}, {**limits, **intervals}
+    reliability = {
+        "calibration_error": metrics.calibration_parts(main.probabilities, main.present, main.maybe),
+        "calibration_error_calibrated": metrics.calibration_parts(
+            judged[CALIBRATED].probabilities, main.present, main.maybe
+        ),
+    }
+    boot = Bootstrap(main.source, draws, seed)
+    for name, parts in reliability.items():
+        weighted = parts * main.weight[:, None, None]
+        reliability[name] = weighted.sum(axis=0)
+        scores[name] = float(metrics.calibration_error(reliability[name]))
+        intervals[name] = interval(metrics.calibration_error(boot.sums(weighted)))
+
+    fitted = fit(main)
+    curves = {
+        name: metrics.threshold_scores(rows.probabilities, rows.present, rows.maybe, rows.weight)
+        for name, rows in ((CLIPS, clips), (SOUNDSCAPES, soundscapes))
+        if rows is not None
+    }
+    found = Evaluation(
+        scores,
+        intervals,
+        decided,
+        chosen,
+        pd.DataFrame(),
+        confusions(oof),
+        errors(oof),
+        fitted,
+        CLIPS if soundscapes is None else SOUNDSCAPES,
+        {"not calibrated": reliability["calibration_error"], "calibrated": reliability["calibration_error_calibrated"]},
+        curves,
+    )
+    return Evaluation(**{**vars(found), "per_species": _per_species(oof, on_clips, main, judged[chosen], found)})
+
+
+def _judge(rows: Answers, found: Mapping[str, Fitted] | None, by_species: bool) -> _Judged:
+    """Apply to each group what was found for it; None: the default threshold and no calibration."""
+    probabilities = rows.probabilities.astype(np.float32, copy=True)
+    thresholds = np.full(probabilities.shape, bundle.DEFAULT_THRESHOLD)
+    for group, fitted in (found or {}).items():
+        here = rows.group == group
+        probabilities[here] = fitted.calibration.apply(probabilities[here])
+        thresholds[here] = fitted.thresholds if by_species else fitted.threshold
+    return _Judged(probabilities, thresholds, metrics.clip_row_f1(probabilities, rows.present, rows.maybe, thresholds))
+
+
+def _decisions(
+    rows: Answers, judged: Mapping[str, _Judged], nocall_share: float, draws: int, seed: int
+) -> pd.DataFrame:
+    """What each way to choose thresholds scores: columns thresholds, row_f1, low, high, macro_f1, answered."""
+    boot, empty, table = Bootstrap(rows.source, draws, seed), ~rows.present.any(axis=1), []
+    for name, one in judged.items():
+        low, high = interval(boot.balanced_mean(one.f1, empty, nocall_share))
+        kinds = metrics.decisions(one.probabilities, rows.present, rows.maybe, one.thresholds)
+        table.append(
+            {
+                "thresholds": name,
+                "row_f1": float(np.average(one.f1, weights=rows.weight)),
+                "low": low,
+                "high": high,
+                "macro_f1": float(metrics.macro_f1(*kinds.sum(axis=1))),
+                "rows_with_birds": float(np.average((kinds[0] | kinds[1]).any(axis=1), weights=rows.weight)),
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def _clip_scores(
+    oof: OutOfFold, clips: Answers, judged: _Judged, nocall_share: float, draws: int, seed: int
+) -> tuple[dict, dict]:
+    """Figures of out-of-fold windows, with their intervals."""
+    birds, counted, empty = oof.primary >= 0, ~oof.secondary, ~clips.present.any(axis=1)
+    windows, recordings = hits(oof)
     by_window, by_recording = accuracies(oof)
-    birds = oof.primary >= 0
+    kinds = metrics.decisions(judged.probabilities, oof.present, oof.secondary, judged.thresholds)
     scores = {
-        "row_f1": float(np.average(rows, weights=weights)),
-        "row_f1_all_nocall": float(np.average(oof.primary < 0, weights=weights)),
-        "row_f1_fitted_on_itself": fitted_f1,
+        "row_f1": float(np.average(judged.f1, weights=clips.weight)),
+        "row_f1_all_nocall": float(np.average(empty, weights=clips.weight)),
+        "row_f1_fitted_on_itself": float(
+            metrics.fit_threshold(oof.probabilities, oof.present, oof.secondary, nocall_share)[1]
+        ),
+        "macro_f1": float(metrics.macro_f1(*kinds.sum(axis=1))),
+        "class_mean_average_precision": metrics.class_mean_average_precision(oof.probabilities, oof.present, counted),
+        "class_mean_auroc": metrics.class_mean_auroc(oof.probabilities, oof.present, counted),
         "window_accuracy": by_window,
         "recording_accuracy": by_recording,
-        "class_mean_average_precision": class_mean_average_precision(oof.probabilities, oof.present, ~oof.secondary),
         "windows": len(oof.primary),
         "nocall_windows": int((~birds).sum()),
         "recordings": int(oof.windows.filename[birds].nunique()),
         "sources": int(oof.windows.source[birds].nunique()),
     }
-    return Evaluation(scores, _per_species(oof, thresholds), threshold)
+    boot = Bootstrap(clips.source, draws, seed)
+    ranking = boot.ranking(oof.probabilities, oof.present, counted)
+    intervals = {
+        "row_f1": interval(boot.balanced_mean(judged.f1, empty, nocall_share)),
+        "macro_f1": interval(metrics.macro_f1(*(boot.sums(kind) for kind in kinds))),
+        "class_mean_average_precision": interval(ranking[0]),
+        "class_mean_auroc": interval(ranking[1]),
+        "window_accuracy": interval(Bootstrap(windows.source, draws, seed).mean(windows.right)),
+        "recording_accuracy": interval(Bootstrap(recordings.source, draws, seed).mean(recordings.right)),
+    }
+    return scores, intervals
 
 
-def _cross_fitted(oof: OutOfFold, nocall_share: float) -> np.ndarray:
-    """For each window the threshold fitted on the other parts' sources: float array [windows]."""
-    names, number = np.unique(oof.windows.source.to_numpy(str), return_inverse=True)
-    part = (np.random.default_rng(0).permutation(len(names)) % min(PARTS, len(names)))[number]
-    thresholds = np.zeros(len(part))
-    for held_out in np.unique(part):
-        others = part != held_out
-        if not others.any():  # one source only: there is nothing else to fit on
-            others = ~others
-        thresholds[part == held_out], _ = fit_threshold(
-            oof.probabilities[others], oof.present[others], oof.secondary[others], nocall_share
-        )
-    return thresholds
+def _soundscape_scores(rows: Answers, judged: _Judged, nocall_share: float, draws: int, seed: int) -> tuple[dict, dict]:
+    """Figures of soundscapes with the thresholds that go into the bundle, as cross-fitted."""
+    kinds = metrics.decisions(judged.probabilities, rows.present, rows.maybe, judged.thresholds)
+    empty = ~rows.present.any(axis=1)
+    boot = Bootstrap(rows.source, draws, seed)
+    scores = {
+        "soundscape_row_f1": float(judged.f1.mean()),
+        "soundscape_all_nocall": float(empty.mean()),
+        "soundscape_macro_f1": float(metrics.macro_f1(*kinds.sum(axis=1))),
+        "soundscape_rows": len(rows.source),
+    }
+    return scores, {
+        "soundscape_row_f1": interval(boot.balanced_mean(judged.f1, empty, nocall_share)),
+        "soundscape_macro_f1": interval(metrics.macro_f1(*(boot.sums(kind) for kind in kinds))),
+    }
 
 
-def _per_species(oof: OutOfFold, thresholds: np.ndarray) -> pd.DataFrame:
-    """For each species: its windows, recordings and sources, how many windows are recognised, and F1 at the thresholds."""
-    counted = [
-        {label for label, on, maybe in zip(oof.labels, row >= threshold, secondary) if on and not maybe}
-        for row, threshold, secondary in zip(oof.probabilities, thresholds, oof.secondary)
-    ]
-    truth = [{oof.labels[column] for column in np.flatnonzero(row)} for row in oof.present]
-    f1 = species_f1(truth, counted, oof.labels)
+def _per_species(oof: OutOfFold, clips: _Judged, main: Answers, judged: _Judged, found: Evaluation) -> pd.DataFrame:
+    """A row a species: how much there is of it, how well its windows are told, and what its threshold does."""
+    right, false, missed = metrics.decisions(clips.probabilities, oof.present, oof.secondary, clips.thresholds).sum(
+        axis=1
+    )
+    on_main = metrics.decisions(judged.probabilities, main.present, main.maybe, judged.thresholds).sum(axis=1)
+    precision, area = metrics.ranking_scores(oof.probabilities, oof.present, ~oof.secondary)
     rows = []
     for column, label in enumerate(oof.labels):
         own = oof.primary == column
-        rows.append(
-            {
-                "ebird_code": label,
-                "windows": int(own.sum()),
-                "recordings": int(oof.windows.filename[own].nunique()),
-                "sources": int(oof.windows.source[own].nunique()),
-                "window_accuracy": top1(oof.probabilities[own], oof.primary[own]) if own.any() else float("nan"),
-                "f1": f1[label],
+        row = {
+            "ebird_code": label,
+            "windows": int(own.sum()),
+            "recordings": int(oof.windows.filename[own].nunique()),
+            "sources": int(oof.windows.source[own].nunique()),
+            "window_accuracy": metrics.top1(oof.probabilities[own], oof.primary[own]) if own.any() else float("nan"),
+            "average_precision": precision[column],
+            "auroc": area[column],
+            "f1": _share(2 * right[column], 2 * right[column] + false[column] + missed[column]),
+        }
+        if found.fitted_on == SOUNDSCAPES:
+            hit, wrong, lost = on_main[:, column]
+            row |= {
+                "soundscape_rows": int(hit + lost),
+                "soundscape_precision": _share(hit, hit + wrong),
+                "soundscape_recall": _share(hit, hit + lost),
             }
-        )
+        rows.append({**row, "threshold": found.thresholds[column]})
     return pd.DataFrame(rows)
 
 
-def keep_threshold(folders: list[Path], found: Evaluation, described: str) -> None:
-    """Write the threshold and the scores into the bundles of these folds."""
+def _share(part: float, whole: float) -> float:
+    return float(part / whole) if whole else float("nan")
+
+
+def confusions(oof: OutOfFold) -> pd.DataFrame:
+    """The most confused pairs, the most windows first: columns true, answered, windows, recordings, share (of true's windows)."""
+    windows, _ = hits(oof)
+    birds = oof.primary >= 0
+    rows = np.arange(len(windows))
+    excused = (oof.present | oof.secondary)[birds][rows, windows.answered]
+    wrong = windows[~excused]
+    codes = np.array(oof.labels)
+    table = (
+        wrong.assign(true=codes[wrong.primary], answered=codes[wrong.answered])
+        .groupby(["true", "answered"])
+        .agg(windows=("filename", "size"), recordings=("filename", "nunique"))
+        .reset_index()
+    )
+    own = dict(zip(oof.labels, np.bincount(oof.primary[birds], minlength=len(codes)).tolist()))
+    table["share"] = [round(row.windows / own[row.true], 4) for row in table.itertuples()]
+    return table.sort_values(["windows", "true", "answered"], ascending=[False, True, True], ignore_index=True)
+
+
+def errors(oof: OutOfFold) -> pd.DataFrame:
+    """The worst errors, one a recording: where the likeliest species is not there and is most above the true one.
+
+    Columns filename, channel, start_seconds, fold, true, answered, probability, probability_of_true (both as the network
+    gave them; 0 for nocall).
+    """
+    rows = np.arange(len(oof.primary))
+    answered = oof.probabilities.argmax(axis=1)
+    probability = oof.probabilities[rows, answered].astype(float)
+    of_true = np.where(oof.primary >= 0, oof.probabilities[rows, np.maximum(oof.primary, 0)], 0.0).astype(float)
+    wrong = ~(oof.present | oof.secondary)[rows, answered]
+    columns = [name for name in ("filename", "channel", "start_seconds", "fold") if name in oof.windows]
+    table = oof.windows[columns].assign(
+        true=oof.windows.ebird_code,
+        answered=np.array(oof.labels)[answered],
+        probability=probability.round(4),
+        probability_of_true=of_true.round(4),
+    )
+    worst = table.assign(excess=probability - of_true)[wrong].sort_values("excess", ascending=False, kind="stable")
+    return worst.drop_duplicates("filename").drop(columns="excess").head(KEPT_ERRORS).reset_index(drop=True)
+
+
+def keep(folders: list[Path], found: Evaluation, names: str) -> str:
+    """Write calibration, thresholds and scores into the bundles of these folds; returns what they were fitted on, in words."""
     scores = {name: value for name, value in found.scores.items() if np.isfinite(value)}
+    on = "soundscapes of held-out calls" if found.fitted_on == SOUNDSCAPES else "out-of-fold windows"
+    each = "one for each species" if found.chosen == BY_SPECIES else "one for all species"
+    described = f"{on} of {names}; {each}"
     for folder in folders:
-        bundle.update(bundle.load(folder / "bundle"), found.threshold, described, scores)
+        bundle.update(
+            bundle.load(folder / "bundle"),
+            found.threshold,
+            described,
+            scores,
+            found.thresholds if found.chosen == BY_SPECIES else None,
+            found.fitted.calibration,
+        )
+    return described

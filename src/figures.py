@@ -1,10 +1,9 @@
-"""Figures, as PNG: what a threshold does, and a soundscape with what is true and what was answered."""
+"""A figure of a soundscape with what is true and what was answered, as PNG; and what other figures share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib
 
@@ -14,36 +13,10 @@ import numpy as np
 
 from src.audio import AudioFile, file_windows
 from src.files import written_whole
-from src.metrics import THRESHOLDS, clip_row_f1, soundscape_weights
 from src.recipe import Recipe
 from src.spectrogram import log_mel
 
-if TYPE_CHECKING:
-    from src.evaluation import Evaluation
-    from src.oof import OutOfFold
-
 COLOURS = {"right": "#2a9d8f", "missed": "#e9c46a", "false": "#e76f51"}
-
-
-def evaluation(path: Path, oof: OutOfFold, found: Evaluation, nocall_share: float) -> None:
-    """Row F1 over thresholds, and the share of windows recognised for each species."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4 + 0.12 * len(oof.labels)), layout="constrained")
-    weights = soundscape_weights(oof.present, nocall_share)
-    scores = [
-        np.average(clip_row_f1(oof.probabilities, oof.present, oof.secondary, t), weights=weights) for t in THRESHOLDS
-    ]
-    left.plot(THRESHOLDS, scores, color="#264653", label="out-of-fold windows")
-    left.axhline(found.scores["row_f1_all_nocall"], color="grey", linestyle=":", label="all nocall")
-    left.axvline(found.threshold, color=COLOURS["false"], label=f"threshold {found.threshold:.2f}")
-    left.set(xlabel="threshold (probability)", ylabel="row F1", ylim=(0, 1), title="Row F1 over thresholds")
-    left.legend()
-    table = found.per_species.sort_values("window_accuracy", na_position="first")
-    right.barh(table.ebird_code, table.window_accuracy.fillna(0), color=COLOURS["right"])
-    for place, windows in enumerate(table.windows):
-        right.text(0.01, place, f"{windows} windows", va="center", fontsize=7)
-    right.set(xlabel="share of windows whose likeliest species is the labelled one", xlim=(0, 1), title="Species")
-    right.tick_params(axis="y", labelsize=8)
-    save(figure, path)
 
 
 def soundscape(

@@ -18,6 +18,7 @@ import tensorflow as tf
 from src.recipe import Recipe
 from src.spectrogram import from_bytes
 
+MASKED = -1.0  # the target of a species that may or may not be in a window: no loss either way
 DB_PER_NEPER = np.float32(10 / np.log(10))
 
 
@@ -71,7 +72,7 @@ def mix(
     stored: tf.Tensor, target: tf.Tensor, noise: tf.Tensor | None, recipe: Recipe, scale: Recipe, draw: Draw
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Add to some windows the next one of the batch, at up to mixup_gain_db more or less, and to some a background, at a
-    signal-to-noise ratio drawn from background_snr_db: in dB, with the greater of both targets where there are two windows.
+    signal-to-noise ratio drawn from background_snr_db: in dB, with the union of both targets where there are two windows.
     """
     power = _power(stored, scale)
     mean = _mean(power)
@@ -82,13 +83,27 @@ def mix(
         ratio = tf.where(where, _ratio(more), 0.0)  # of the second window's mean power to the first's
         total += ratio * mean / tf.roll(mean, 1, axis=0) * tf.roll(power, 1, axis=0)
         mean *= 1 + ratio
-        target = tf.where(where[:, :, 0], tf.maximum(target, tf.roll(target, 1, axis=0)), target)
+        target = tf.where(where[:, :, 0], union(target, tf.roll(target, 1, axis=0)), target)
     if noise is not None:
         snr = draw.uniform("background snr", *recipe.background_snr_db)
         ratio = tf.where(draw.happens("background", recipe.background_probability), _ratio(-snr), 0.0)
         added = _power(noise, scale)
         total += ratio * mean / _mean(added) * added
     return DB_PER_NEPER * tf.math.log(total) + np.float32(scale.floor_db), target
+
+
+def union(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """The targets of two windows heard at once: the greater, and MASKED where one is that and neither is sure to be there."""
+    greater = tf.maximum(first, second)
+    return tf.where((tf.minimum(first, second) < 0) & (greater < 1), MASKED, greater)
+
+
+def mixed_weights(weights: tf.Tensor, recipe: Recipe, draw: Draw) -> tf.Tensor:
+    """Weights of a batch's windows, float32 (batch,), once `mix` has drawn the same: where there are two, the greater."""
+    if recipe.mixup_probability == 0:
+        return weights
+    where = draw.happens("mixup", recipe.mixup_probability)[:, 0, 0]
+    return tf.where(where, tf.maximum(weights, tf.roll(weights, 1, axis=0)), weights)
 
 
 def change_level(db: tf.Tensor, recipe: Recipe, scale: Recipe, draw: Draw) -> tf.Tensor:

@@ -15,7 +15,7 @@ import pandas as pd
 from src.competition import NOCALL
 from src.errors import UserError
 from src.files import written_whole
-from src.metrics import mean_by, top1
+from src.metrics import mean_by
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,18 @@ def code_matrix(codes: Iterable[str], labels: Sequence[str]) -> np.ndarray:
 
 def accuracies(oof: OutOfFold) -> tuple[float, float]:
     """(window accuracy, recording accuracy) on windows of birds: share whose likeliest species is the labelled one."""
+    windows, recordings = hits(oof)
+    return float(windows.right.mean()), float(recordings.right.mean())
+
+
+def hits(oof: OutOfFold) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Windows of birds, and recordings by their mean probabilities, with columns filename, source, primary, answered, right.
+
+    primary, answered: columns of the labelled and of the likeliest species
+    """
     birds = oof.primary >= 0
-    by_window = top1(oof.probabilities[birds], oof.primary[birds])
-    filenames = oof.windows.filename.to_numpy()[birds]
-    names, means = mean_by(oof.probabilities[birds], filenames)
-    first = pd.Series(oof.primary[birds], index=filenames).groupby(level=0).first().loc[names].to_numpy()
-    return by_window, top1(means, first)
+    described = oof.windows.loc[birds, ["filename", "source"]].reset_index(drop=True)
+    windows = described.assign(primary=oof.primary[birds], answered=oof.probabilities[birds].argmax(axis=1))
+    names, means = mean_by(oof.probabilities[birds], windows.filename.to_numpy())
+    recordings = windows.groupby("filename").first().loc[names].reset_index().assign(answered=means.argmax(axis=1))
+    return tuple(table.assign(right=table.primary == table.answered) for table in (windows, recordings))

@@ -7,9 +7,15 @@ source = source_of(parser.parse_args())   # layouts.DataSource
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.recipe import Recipe, changed
+
 if TYPE_CHECKING:
+    from src.augment import Clips
+    from src.backbones import Backbone
     from src.layouts import DataSource
 
 COMPETITION_DATA = "input/birdsong-recognition"
@@ -52,3 +58,134 @@ def source_of(arguments: argparse.Namespace) -> DataSource:
         source_column=arguments.source_column,
         ignored_labels=tuple(arguments.ignore_labels),
     )
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """All that train.py can be told but --list-models. What is not given is the recipe's."""
+    parser.add_argument("--fold", type=_fold, metavar="K|all", help="which fold to validate on; all: each in turn")
+    parser.add_argument(
+        "--model", nargs="+", help="of --list-models, or the path of a SavedModel folder or .tflite file"
+    )
+    parser.add_argument("--data", default=COMPETITION_DATA, help="as given to prepare.py")
+    parser.add_argument("--folds", type=Path, default=Path("folds/folds.csv"), help="as given to prepare.py")
+    parser.add_argument(
+        "--prepared", default="input/prepared", help="as given to prepare.py, or one of the folders of windows in it"
+    )
+    parser.add_argument(
+        "--cache-dir", type=Path, help="where shards of a remote folder are kept (~/.cache/birdcall/shards)"
+    )
+    parser.add_argument("--cache-gb", type=float, default=20.0, help="at most; the least recently used go first")
+    add_storage(parser)
+    parser.add_argument("-o", "--output", type=Path, help="the run's folder (default: runs/MODEL)")
+    progress = parser.add_mutually_exclusive_group()
+    progress.add_argument("--resume", action="store_true", help="there must be finished epochs to go on after")
+    progress.add_argument("--restart", action="store_true", help="train anew, whatever was finished")
+    parser.add_argument("--keep-going", action="store_true", help="though some species of the fold cannot be learned")
+
+    network = parser.add_argument_group("network")
+    network.add_argument("--weights", type=Path, help="SavedModel folder of the module, instead of the cache")
+    network.add_argument("--sample-rate", type=int, metavar="HZ", help="that a model given by path wants")
+    network.add_argument("--window-seconds", type=float, metavar="S", help="that it hears at once")
+    frozen = network.add_mutually_exclusive_group()
+    frozen.add_argument("--freeze", action="store_true", help="keep the backbone's weights, train the head")
+    frozen.add_argument(
+        "--unfreeze", type=_layers, metavar="N|all", help="train its last N layers, or all, after the head"
+    )
+    network.add_argument(
+        "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="instead of the published size"
+    )
+    network.add_argument("--level-bands", action=argparse.BooleanOptionalAction, help="take each mel band's mean away")
+    network.add_argument(
+        "--batch-statistics", action=argparse.BooleanOptionalAction, help="batch norm by batches, not as published"
+    )
+    network.add_argument("--dropout", type=float)
+    network.add_argument(
+        "--background",
+        type=Path,
+        help="as given to prepare.py, for a network that hears audio and copies over backgrounds",
+    )
+
+    teaching = parser.add_argument_group("what a window teaches")
+    secondary = teaching.add_mutually_exclusive_group()
+    secondary.add_argument("--secondary-weight", type=float, metavar="W", help="target of a species named as secondary")
+    secondary.add_argument("--mask-secondary", action="store_true", default=None, help="leave it out of the loss")
+    teaching.add_argument("--label-smoothing", type=float)
+    teaching.add_argument("--class-balance", type=float, metavar="POWER", help="of rarity, from 0 (none) to 1")
+    teaching.add_argument("--call-weight", type=float, metavar="POWER", help="of a window's call score")
+
+    fitting = parser.add_argument_group("training")
+    fitting.add_argument("--optimizer", choices=["adam", "rmsprop"])
+    fitting.add_argument("--epochs", type=int, help="of fine-tuning")
+    fitting.add_argument("--steps-per-epoch", type=int, help="batches (default: all training windows once)")
+    fitting.add_argument("--batch-size", type=int)
+    fitting.add_argument("--learning-rate", type=float, help="greatest rate, after the warm-up")
+    fitting.add_argument("--backbone-rate", type=float, metavar="SHARE", help="of it, at which the backbone learns")
+    fitting.add_argument("--weight-decay", type=float)
+    fitting.add_argument("--warmup-epochs", type=float)
+    fitting.add_argument("--head-epochs", type=int)
+    fitting.add_argument("--patience", type=int, help="stop after so many epochs without gain on the next fold")
+    fitting.add_argument("--average", type=float, metavar="MOMENTUM", help="keep the weights' running mean (0.999)")
+    fitting.add_argument("--seed", type=int)
+
+    where = parser.add_argument_group("where it runs")
+    where.add_argument("--mixed-precision", action="store_true", default=None, help="float16 where a GPU gains by it")
+    where.add_argument("--strategy", choices=["mirrored", "multiworker"], default="", help="several GPUs, or machines")
+    where.add_argument(
+        "--jobs", type=int, default=1, help="processes at once, where several folds or models are trained"
+    )
+    where.add_argument("--workers", type=int, default=os.cpu_count(), help="threads that read and augment")
+
+
+def training_recipe(arguments: argparse.Namespace, prepared: Recipe, backbone: Backbone) -> Recipe:
+    """The recipe of the prepared windows with what `add_training` was given. A network of audio is frozen unless asked for."""
+    frozen = arguments.freeze or (backbone.kind == "audio" and arguments.unfreeze is None)
+    return changed(
+        prepared,
+        backbone=backbone.name,
+        unfreeze=0 if frozen else arguments.unfreeze,
+        image_size=arguments.image_size and tuple(arguments.image_size),
+        level_bands=arguments.level_bands,
+        batch_statistics=arguments.batch_statistics,
+        dropout=arguments.dropout,
+        secondary_target=arguments.secondary_weight,
+        mask_secondary=arguments.mask_secondary,
+        label_smoothing=arguments.label_smoothing,
+        class_balance=arguments.class_balance,
+        call_weight=arguments.call_weight,
+        optimizer=arguments.optimizer,
+        epochs=arguments.epochs,
+        steps_per_epoch=arguments.steps_per_epoch,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        backbone_rate=arguments.backbone_rate,
+        weight_decay=arguments.weight_decay,
+        warmup_epochs=arguments.warmup_epochs,
+        head_epochs=arguments.head_epochs,
+        patience=arguments.patience,
+        average=arguments.average,
+        mixed_precision=arguments.mixed_precision,
+        seed=arguments.seed,
+    )
+
+
+def clips_of(arguments: argparse.Namespace, recipe: Recipe) -> Clips | None:
+    """The clips that copies were mixed over, for a network that hears audio; None if no folder is given."""
+    if not arguments.background:
+        return None
+    from src.augment import find_clips
+
+    return find_clips(arguments.background, recipe)[0]
+
+
+def _fold(text: str) -> str:
+    if text != "all" and not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a fold's number nor all")
+    return text
+
+
+def _layers(text: str) -> int:
+    if text == "all":
+        return -1
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of layers nor all; none is --freeze")
+    return int(text)

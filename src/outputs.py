@@ -21,8 +21,11 @@ from src.predictor import Prediction
 COLUMNS = ["file", "start_s", "end_s", "species", "probability"]
 
 
-def detections(name: str, prediction: Prediction, labels: Sequence[str], threshold: float) -> pd.DataFrame:
-    """A row for each species that reaches the threshold in a window, in time order, the likelier first."""
+def detections(name: str, prediction: Prediction, labels: Sequence[str], threshold: float | np.ndarray) -> pd.DataFrame:
+    """A row for each species that reaches the threshold (one for all, or float array [labels]) in a window.
+
+    In time order, the likelier first.
+    """
     windows, columns = np.nonzero(prediction.probabilities >= threshold)
     starts = prediction.start_seconds[windows]
     table = pd.DataFrame(

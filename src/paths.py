@@ -27,6 +27,11 @@ def fold_folder(run: Path, fold: int) -> Path:
     return run / f"fold{fold}"
 
 
+def embeddings_folder(root: Place, data: Place) -> Path:
+    """Where embeddings of a data folder's windows are kept: beside them, or with what can be made again if they are remote."""
+    return (storage.user_cache() if storage.is_remote(root) else root) / "embeddings" / storage.name_of(data)
+
+
 def find_prepared(root: Place, data: Place) -> Place:
     """The folder of windows that prepare.py last finished for a data folder, or `root` itself if it is one.
 

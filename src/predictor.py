@@ -6,7 +6,7 @@
     prediction.start_seconds, prediction.probabilities   # [windows], [windows, labels]
 
 evaluate.py, predict.py and edge/listen.py all ask this module. Several bundles are an ensemble: the mean of their
-probabilities.
+probabilities, after each bundle's own calibration.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
-from src import quiet
 from src.audio import BLOCK_SECONDS, AudioFile, file_windows
 from src.bundle import Bundle
+from src.calibration import Calibration
 from src.errors import UserError
+from src.litert import Embedder, Graph, input_shape
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,12 @@ class Prediction:
 class Predictor:
     """One or more bundles that answer for the same audio.
 
-    labels: ebird codes in the order of the columns; threshold: the mean of the bundles'; recipe: what the audio must be
+    labels: ebird codes in the order of the columns; recipe: what the audio must be
+    threshold, thresholds: the mean of the bundles', one number and float64 array [labels]
+    calibrated: False for what the networks themselves say, as out-of-fold predictions are
     """
 
-    def __init__(self, bundles: Sequence[Bundle], threads: int = 1) -> None:
+    def __init__(self, bundles: Sequence[Bundle], threads: int = 1, calibrated: bool = True) -> None:
         first = bundles[0].recipe
         for bundle in bundles[1:]:
             differing = [
@@ -65,6 +67,8 @@ class Predictor:
         self.recipe = first
         self.name = "+".join(dict.fromkeys(bundle.name for bundle in bundles))
         self.threshold = float(np.mean([bundle.threshold for bundle in bundles]))
+        self.thresholds = np.mean([bundle.thresholds for bundle in bundles], axis=0)
+        self._calibrations = [bundle.calibration if calibrated else Calibration() for bundle in bundles]
         self._models = [_Model(bundle, threads) for bundle in bundles]
 
     def probabilities(self, windows: np.ndarray) -> np.ndarray:
@@ -78,30 +82,30 @@ class Predictor:
         for row, model in enumerate(self._models):
             for column, window in enumerate(windows):
                 answers[row, column] = model.run(window)
+            answers[row] = self._calibrations[row].apply(answers[row])
         return answers.mean(axis=0)
 
 
 class _Model:
-    """One LiteRT graph, one window at a time."""
+    """A bundle's LiteRT graph, or its two one after the other, one window at a time."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
-        try:
-            with quiet.native_stderr():  # LiteRT announces its CPU delegate
-                self._interpreter = Interpreter(model_path=str(bundle.model_path), num_threads=threads)
-                self._input = self._interpreter.get_input_details()[0]["index"]
-                self._interpreter.resize_tensor_input(self._input, [1, bundle.recipe.window_samples])
-                self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{bundle.model_path}: LiteRT cannot load it ({error})") from error
-        output = self._interpreter.get_output_details()[0]
-        self._output = output["index"]
-        if output["shape"][-1] != len(bundle.labels):
-            raise UserError(f"{bundle.model_path}: gives {output['shape'][-1]} outputs for {len(bundle.labels)} labels")
+        samples, path = bundle.recipe.window_samples, bundle.model_path
+        self._embedder: Embedder | None = None
+        if bundle.pieces is not None:
+            features = input_shape(path)[-1]
+            backbone = bundle.folder / bundle.graphs[0]
+            self._embedder = Embedder(backbone, bundle.pieces, features, threads)
+            found = len(self._embedder.embed(np.zeros(samples, np.float32)))
+            if found != features:
+                raise UserError(f"{backbone}: gives {found} features, and {path.name} takes {features}")
+            samples = features
+        self._graph = Graph(path, (1, samples), threads=threads)
+        if self._graph.output_size != len(bundle.labels):
+            raise UserError(f"{path}: gives {self._graph.output_size} outputs for {len(bundle.labels)} labels")
 
     def run(self, window: np.ndarray) -> np.ndarray:
-        self._interpreter.set_tensor(self._input, window[None].astype(np.float32, copy=False))
-        self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output)[0]
+        return self._graph.run((self._embedder.embed(window) if self._embedder else window)[None])[0]
 
 
 def predict_file(

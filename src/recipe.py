@@ -68,19 +68,40 @@ class Recipe:
     mask_mels: float = 0.1  # greatest share of the mel bands under a frequency mask
     roll: bool = True  # circular shift in time
 
-    # Network and training.
+    # What a window teaches.
+    secondary_target: float = 0.5  # training target of a species named in secondary_labels; 0: as if it were not named
+    mask_secondary: bool = False  # leave such a species out of the window's loss instead
+    label_smoothing: float = 0.0
+    class_balance: float = (
+        0.0  # a window's weight falls with this power of its species' number of windows; 1: all alike
+    )
+    call_weight: float = 0.0  # and grows with this power of its call score over its recording's best; 0: not at all
+
+    # Network.
     backbone: str = "tiny"
     image_size: tuple[int, int] | None = None  # (height, width) of the backbone's input; None: the registry's
-    freeze: bool = False
+    level_bands: bool = True  # each mel band loses its mean over the window: steady noise and the microphone's colour
     dropout: float = 0.3
-    secondary_target: float = 0.5  # training target of a species named in secondary_labels
-    label_smoothing: float = 0.0
+
+    # The head of a pretrained backbone is trained first, on embeddings of the windows as they are.
+    head_epochs: int = 30
+    head_learning_rate: float = 1e-3
+    head_weight_decay: float = 0.01
+
+    # Then, or for a network of our own from the start, all that is unfrozen.
+    unfreeze: int = -1  # the last so many layers of the backbone; -1: all; 0: none, and the head is all
+    batch_statistics: bool = False  # batch norm by each batch and moving; else by what the module was published with
+    backbone_rate: float = 0.3  # of the learning rate
     optimizer: str = "adam"  # or "rmsprop"
     learning_rate: float = 1e-3
+    weight_decay: float = 0.0
     warmup_epochs: float = 1.0
     epochs: int = 30
     steps_per_epoch: int = 0  # 0: all training windows once
+    patience: int = 0  # epochs without a better loss on the next fold, which is then not learned from; 0: all epochs
+    average: float = 0.0  # momentum of the running mean of the weights that is kept in the end; 0: the last weights
     batch_size: int = 32
+    mixed_precision: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -95,7 +116,7 @@ class Recipe:
             "range_db",
             "copies",
         )
-        positive += ("epochs", "batch_size", "learning_rate")
+        positive += ("epochs", "batch_size", "learning_rate", "head_epochs", "head_learning_rate")
         for name in positive:
             if getattr(self, name) <= 0:
                 raise UserError(f"recipe: {name} must be above 0, not {getattr(self, name)}")
@@ -116,13 +137,22 @@ class Recipe:
             "pitch_semitones",
             "warmup_epochs",
             "min_tail_seconds",
+            "weight_decay",
+            "head_weight_decay",
+            "backbone_rate",
+            "class_balance",
+            "call_weight",
+            "patience",
         ):
             if getattr(self, name) < 0:
                 raise UserError(f"recipe: {name} must be 0 or more, not {getattr(self, name)}")
-        if not 0 <= self.stretch_fraction < 1:
-            raise UserError(f"recipe: stretch_fraction must lie in [0, 1), not {self.stretch_fraction}")
-        if not 0 <= self.quiet_share < 1:
-            raise UserError(f"recipe: quiet_share must lie in [0, 1), not {self.quiet_share:g}")
+        for name in ("stretch_fraction", "quiet_share", "dropout", "label_smoothing", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"recipe: {name} must lie in [0, 1), not {getattr(self, name):g}")
+        if not 0 <= self.secondary_target <= 1:
+            raise UserError(f"recipe: secondary_target must lie in [0, 1], not {self.secondary_target:g}")
+        if self.unfreeze < -1:
+            raise UserError(f"recipe: unfreeze must be -1 (all layers), 0 or a number of layers, not {self.unfreeze}")
         if len(self.noise_amplitude) != 2 or not 0 <= self.noise_amplitude[0] <= self.noise_amplitude[1]:
             raise UserError(
                 f"recipe: noise_amplitude must be two numbers from 0 up, the lower one first, not {self.noise_amplitude}"
@@ -176,13 +206,23 @@ class Recipe:
     @staticmethod
     def from_dict(values: dict) -> Recipe:
         """The inverse of `to_dict`. Raises UserError for a field this version does not know."""
+        values = _of_this_version(values)
         known = {field.name for field in fields(Recipe)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise UserError(f"recipe: unknown fields {', '.join(unknown)}: written by another version of this software")
-        if isinstance(values.get("noise_amplitude"), float):  # bundles of an earlier version have one number
-            values = {**values, "noise_amplitude": [values["noise_amplitude"]] * 2}
         return Recipe(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _of_this_version(values: dict) -> dict:
+    """A recipe as an earlier version wrote it, in this version's fields: what was not yet there was not done."""
+    values = dict(values)
+    if isinstance(values.get("noise_amplitude"), float):
+        values["noise_amplitude"] = [values["noise_amplitude"]] * 2
+    if "freeze" in values:
+        values["unfreeze"] = 0 if values.pop("freeze") else -1
+        values = {"level_bands": False, "batch_statistics": True, "backbone_rate": 1.0, **values}
+    return values
 
 
 PRESETS = {

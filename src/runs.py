@@ -1,16 +1,19 @@
 """A run's folder: what a fold was and cost, and its bundle, published once it is shown to say what Keras says.
 
-runs/<model>/fold<k>/run.json       recipe, command, versions, cost
+runs/<model>/fold<k>/run.json       recipe, command, versions, commit, what it was trained on, cost
 runs/<model>/fold<k>/oof.parquet    out-of-fold predictions (see oof.py)
 runs/<model>/fold<k>/bundle/        what goes to the field
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import platform
 import shlex
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -29,9 +32,9 @@ from src.predictor import Predictor
 from src.recipe import Recipe
 
 if TYPE_CHECKING:
-    import keras
-
-    from src.training import Split
+    from src.networks import Network
+    from src.shards import Prepared
+    from src.splits import Split
 
 EXPORT_TOLERANCE = 1e-3  # greatest difference in probability between Keras and the exported graph
 CHECKED_WINDOWS = 16
@@ -43,21 +46,36 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
 
+def commit() -> str:
+    """The commit of this software's repository, with "+changes" if files differ from it; "" outside of one."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
 def begin(folder: Path) -> None:
     """Remove what an earlier training of this fold left: it is not to stand beside the weights of the new one."""
-    for name in ("checkpoint.npz", "history.csv", "oof.parquet", "run.json"):
+    for name in ("history.csv", "history.png", "oof.parquet", "run.json"):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "bundle", ignore_errors=True)
+    for path in folder.glob("checkpoint*.npz"):
+        path.unlink()
+    for name in ("bundle", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def publish(
-    folder: Path,
-    listener: keras.Model,
-    labels: Sequence[str],
-    recipe: Recipe,
-    recordings: pd.DataFrame,
-    oof: pd.DataFrame,
-) -> float:
+def has_begun(folder: Path) -> bool:
+    """Whether there is a finished epoch to go on after."""
+    return any(folder.glob("checkpoint_*.npz"))
+
+
+def publish(folder: Path, network: Network, recordings: pd.DataFrame, oof: pd.DataFrame) -> float:
     """Export the network to folder/bundle, once its answers on real audio of the fold are shown to be Keras's.
 
     recordings: columns filename, path; oof: the fold's windows, whose recordings are listened to
@@ -68,8 +86,15 @@ def publish(
 
     part = folder / ".bundle.part"
     shutil.rmtree(part, ignore_errors=True)
+    listener, recipe = network.listener(), network.bundle_recipe
     classifier.export(listener, part)
-    exported = bundle.write(part, recipe.backbone, labels, recipe, versions())
+    if network.is_chain:
+        shutil.copyfile(network.audio.path, part / BACKBONE_FILE)
+        exported = bundle.write(
+            part, network.backbone.name, network.labels, recipe, versions(), chain=network.audio.pieces
+        )
+    else:
+        exported = bundle.write(part, network.backbone.name, network.labels, recipe, versions())
     path_of = dict(zip(recordings.filename, recordings.path))
     waveforms = []
     for filename in oof.filename.unique():
@@ -78,7 +103,8 @@ def publish(
     if not waveforms:
         raise UserError(f"{folder}: no recording of this fold is there to check the export on; is --data right?")
     waveforms = np.stack(waveforms[:CHECKED_WINDOWS])
-    expected = listener.predict(waveforms, verbose=0)
+    given = network.audio.embed(waveforms) if network.is_chain else waveforms
+    expected = listener.predict(given, verbose=0)
     difference = float(np.abs(Predictor([exported]).probabilities(waveforms) - expected).max())
     if not difference <= EXPORT_TOLERANCE:
         raise UserError(f"{part}: the exported graph differs from Keras by {difference:.3g}; it is not published")
@@ -107,30 +133,31 @@ def _windows(path: str, recipe: Recipe, channels: str, starts: set[float] | None
 
 def write_run(
     folder: Path,
-    source: dict,
-    weights: Path | None,
-    recipe: Recipe,
-    model: keras.Model,
+    prepared: Prepared,
+    network: Network,
     split: Split,
+    settings: str,
     history: pd.DataFrame,
     started: tuple[float, float],
     export_difference: float,
 ) -> None:
     """Keep what this fold was, in run.json; written last, so it says that the fold is finished.
 
-    source: where the recordings are, as layouts.DataSource gives it
-    weights: where the backbone's came from, if not from its handle; started: perf_counter and process_time at the start
+    settings: all that shaped the training, as `is_finished` compares it; started: perf_counter and process_time at the start
     """
     write_json(
         folder / "run.json",
         {
             "command": shlex.join(["python", *sys.argv]),
-            "source": source,
-            "weights": str(weights or ""),
-            "recipe": recipe.to_dict(),
+            "source": prepared.source,
+            "settings": settings,
+            "recipe": network.recipe.to_dict(),
+            "backbone": network.identity,
             "versions": versions(),
-            "machine": {"system": platform.platform(), "processor": platform.machine()},
-            "parameters": model.count_params(),
+            "commit": commit(),
+            "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+            "windows": {"folder": str(prepared.folder), "sha256": digest(prepared)},
+            "parameters": network.parameters,
             "train_windows": int(split.train.sum()),
             "validation_windows": int(split.validation.sum()),
             "split": split.digest,
@@ -142,12 +169,16 @@ def write_run(
     )
 
 
-def is_finished(folder: Path, recipe: Recipe, split: Split, weights: Path | None) -> bool:
-    """Whether the fold in `folder` is trained whole, with this recipe and these weights, on this split."""
+def digest(prepared: Prepared) -> str:
+    """SHA-256 of the prepared windows: of their shards' checksums."""
+    return hashlib.sha256("\n".join(prepared.contents).encode()).hexdigest()
+
+
+def is_finished(folder: Path, settings: str) -> bool:
+    """Whether the fold in `folder` is trained whole, with these settings."""
     try:
         described = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        same = Recipe.from_dict(described["recipe"]) == recipe
-        same = same and (described["split"], described["weights"]) == (split.digest, str(weights or ""))
+        same = described["settings"] == settings
         return same and bool(bundle.load(folder / "bundle")) and (folder / "oof.parquet").is_file()
     except (OSError, ValueError, KeyError, UserError):
         return False
@@ -173,7 +204,7 @@ def compare_with_bundle(
     path_of = dict(zip(recordings.filename, recordings.path))
     answered, predicted = [], []
     for folder in folders:
-        core = Predictor([bundle.load(folder / "bundle")])
+        core = Predictor([bundle.load(folder / "bundle")], calibrated=False)
         oof = pd.read_parquet(folder / "oof.parquet")
         oof = oof[oof.filename.isin(path_of)]
         for filename in oof.filename.drop_duplicates().sample(frac=1, random_state=0)[:per_fold]:

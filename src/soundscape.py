@@ -1,7 +1,7 @@
 """From probabilities of windows to answers for rows.
 
 answered = row_probabilities(prediction, end_seconds)     # float32 [rows, labels]; NaN where there is no audio
-birds = decide(answered, labels, threshold)               # a set of codes a row; empty: nocall
+birds = decide(answered, labels, predictor.thresholds)    # a set of codes a row; empty: nocall
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ def row_probabilities(prediction: Prediction, end_seconds: np.ndarray, row_secon
     return answers
 
 
-def decide(probabilities: np.ndarray, labels: Sequence[str], threshold: float) -> list[set[str]]:
-    """The species of each row whose probability reaches the threshold; none for a row that is NaN."""
+def decide(probabilities: np.ndarray, labels: Sequence[str], threshold: float | np.ndarray) -> list[set[str]]:
+    """The species of each row whose probability reaches the threshold (one for all, or float array [labels]).
+
+    None for a row that is NaN.
+    """
     return [{labels[column] for column in np.flatnonzero(row >= threshold)} for row in probabilities]

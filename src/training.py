@@ -1,211 +1,179 @@
-"""Training one fold: what to learn from, the fit, its checkpoints, and the out-of-fold predictions.
+"""A stage of training: fit what is trainable, keep its state after each epoch, go on where it was; and what comes of it.
 
-split = split_fold(prepared, folds, fold, recipe)   # who is on which side; raises if anything leaks
-history = fit(model, prepared, split, recipe, folder, workers)
-out_of_fold(model, prepared, split, recipe)         # a table that evaluate.py reads
-
-<folder>/checkpoint.npz     weights, optimizer and epoch, after each epoch
-<folder>/history.csv        a line an epoch
+history = fit(model, plan, batches, validate, recipe, checkpoint, history)
+logits = predict_logits(model, prepared, keep, ...)          # float32 [kept, labels]
+table = out_of_fold(logits, split)                           # what evaluate.py reads
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from tqdm import tqdm
 
-from src.competition import NOCALL
-from src.datasets import plain_batches, readable, training_batches
+from src import devices, losses, optimizers
+from src.checkpoints import Checkpoint
+from src.datasets import plain_batches, readable
 from src.errors import UserError
-from src.files import written_whole
-from src.folds import check_no_leak
+from src.history import History
 from src.metrics import top1
-from src.oof import code_matrix
+from src.optimizers import Plan
 from src.recipe import Recipe
 from src.shards import Prepared
-
-
-@dataclass(frozen=True)
-class Split:
-    """One fold's two sides, in the order of the prepared index.
-
-    windows: the index with columns source, fold and side added ("train", "validation" or "" for unused copies)
-    train, validation, background: bool arrays [windows]; background: windows without birds on the training side
-    targets: float32 array [windows, labels]: 1 for the species labelled in it, less for secondary ones
-    """
-
-    labels: tuple[str, ...]
-    windows: pd.DataFrame
-    train: np.ndarray
-    validation: np.ndarray
-    background: np.ndarray
-    targets: np.ndarray
-
-    @cached_property
-    def digest(self) -> str:
-        """What this split is, as hexadecimal digits: the same windows with the same labels on the same sides."""
-        hashes = pd.util.hash_pandas_object(self.windows, index=False).to_numpy()
-        return hashlib.sha256("\n".join(self.labels).encode() + hashes.tobytes()).hexdigest()
-
-
-def prepare_device() -> str:
-    """Let TensorFlow take a GPU's memory as it needs it, instead of all at once; says what training runs on."""
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
-    return (
-        ", ".join(names) or "the CPU: TensorFlow sees no GPU (for NVIDIA's: pip install 'tensorflow[and-cuda]==2.21.0')"
-    )
-
-
-def split_fold(prepared: Prepared, folds: pd.DataFrame, fold: int, recipe: Recipe) -> Split:
-    """Put each prepared window on its side of a fold and check that nothing leaks.
-
-    Raises UserError if the fold does not exist, has nothing on a side, or if windows of one source are on both.
-    """
-    if fold not in set(folds.fold):
-        raise UserError(f"fold {fold} does not exist; folds are {', '.join(map(str, sorted(set(folds.fold))))}")
-    windows = prepared.index.merge(
-        folds[["filename", "source", "fold"]], on="filename", how="left", validate="many_to_one"
-    )
-    held_out = windows.fold == fold
-    # Augmented copies teach; what is validated is what was recorded.
-    windows["side"] = np.where(~held_out, "train", np.where(windows["transform"] == "", "validation", ""))
-    # A copy over a background that is validated, as nocall, would teach that very background.
-    validated = set(folds.filename[folds.fold == fold].str.rsplit("/", n=1).str[-1])
-    mixed_in = (
-        windows.background.str.rsplit("/", n=1).str[-1].isin(validated)
-    )  # by its bare name: folders may be given anew
-    windows.loc[mixed_in & ~held_out, "side"] = ""
-    check_no_leak(windows[windows.side != ""])
-
-    # Who may be in a window that is kept as nocall is not taught: it was kept because nobody is heard.
-    may_be = code_matrix(windows.secondary.where(windows.ebird_code != NOCALL, ""), prepared.labels)
-    present = code_matrix(windows.ebird_code + " " + windows.others, prepared.labels)
-    targets = np.where(present, 1.0, may_be * recipe.secondary_target).astype(np.float32)
-
-    train, validation = (windows.side == "train").to_numpy(), (windows.side == "validation").to_numpy()
-    birds = (windows.ebird_code != NOCALL).to_numpy()
-    for side, name in ((train, "to learn from"), (validation, "to validate on")):
-        if not (side & birds).any():
-            raise UserError(f"fold {fold} has no window of a bird {name}; look at the folds file")
-    background = train & ~birds & (windows["transform"] == "").to_numpy()
-    without_doubt = background & (windows.secondary == "").to_numpy()
-    if without_doubt.any():  # else the quiet windows of the recordings themselves must do
-        background = without_doubt
-    return Split(prepared.labels, windows, train, validation, background, targets)
-
-
-def steps_of(recipe: Recipe, split: Split) -> int:
-    """Training batches an epoch."""
-    return recipe.steps_per_epoch or max(1, int(split.train.sum()) // recipe.batch_size)
-
-
-def compile_model(model: keras.Model, recipe: Recipe, steps: int) -> None:
-    """Give the model its loss and its optimizer: warm-up, then a cosine to zero over all epochs."""
-    warmup = round(recipe.warmup_epochs * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else recipe.learning_rate,
-        decay_steps=max(1, recipe.epochs * steps - warmup),
-        warmup_target=recipe.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
-    optimizer = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[recipe.optimizer](schedule)
-    # Several species may call at once: each is a yes or no of its own.
-    loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-    model.compile(optimizer, loss, jit_compile=False)
+from src.splits import Split
 
 
 def fit(
     model: keras.Model,
-    prepared: Prepared,
+    plan: Plan,
+    batches: devices.Batches,
+    answer: Callable[[np.ndarray], np.ndarray],
     split: Split,
     recipe: Recipe,
-    folder: Path,
-    workers: int = 2,
-    weights: str = "",
-) -> pd.DataFrame:
-    """Train for recipe.epochs, with a checkpoint and a line of history after each. Returns the history.
+    checkpoint: Checkpoint,
+    history: History,
+    slow: Sequence[keras.Variable] = (),
+    strategy: tf.distribute.Strategy | None = None,
+) -> None:
+    """Train for the plan's epochs, or until early stopping; a checkpoint and a row of history after each.
 
-    Goes on after the last checkpoint in `folder`, if there is one. weights: where the backbone's came from, if not from
-    its handle. Raises UserError if the checkpoint is of another recipe, split or weights, or the loss is not a number.
+    batches: (inputs, targets, weights) of an epoch; answer: logits of some windows, bool array [windows] -> [kept, labels]
+    slow: variables that learn at recipe.backbone_rate
+
+    Leaves the weights that are to be used: the averaged or the best ones, if the recipe asks for them. Goes on after the last
+    checkpoint, if there is one. Raises UserError if it is of another training, or the loss is not a number.
     """
-    settings = f"{recipe!r} {split.digest} {weights}"
-    steps = steps_of(recipe, split)
-    compile_model(model, recipe, steps)
-    model.optimizer.build(model.trainable_variables)
-    first, history = _restore(model, folder, settings)
-    primary = split.targets[split.validation].argmax(axis=1)
-    birds = split.targets[split.validation].max(axis=1) > 0
+    strategy = strategy or tf.distribute.get_strategy()
+    variables = list(model.trainable_variables)
+    with strategy.scope():
+        optimizer = optimizers.build(recipe, plan, variables, slow)
+    state = [*model.variables, *optimizer.variables]
+    first, best = checkpoint.restore(state)
+    history.go_on(plan.name, first)
+    step = _step(model, optimizer, variables, recipe, strategy)
     started = time.process_time()
-    with tqdm(total=recipe.epochs * steps, initial=first * steps, unit="batch", desc="training") as bar:
-        for epoch in range(first, recipe.epochs):
-            clock = time.perf_counter()
-            prepared.check_unchanged()
-            batches = training_batches(
-                prepared, split.train, split.targets, split.background, recipe, epoch, steps, workers
-            )
-            progress = _Progress(bar, epoch, recipe.epochs)
-            with readable(prepared):
-                fitted = model.fit(batches, verbose=0, shuffle=False, callbacks=[progress])
-            loss = fitted.history["loss"][0]
+    with tqdm(total=plan.epochs * plan.steps, initial=first * plan.steps, unit="batch", desc=plan.name) as bar:
+        for epoch in range(first, plan.epochs):
+            if _stalled(history.of(plan.name), recipe.patience):
+                break
+            bar.set_description(f"{plan.name} {epoch + 1}/{plan.epochs}")
+            clock, total = time.perf_counter(), 0.0
+            with devices.memory(recipe.batch_size):
+                for batch in devices.each_batch(strategy, batches, epoch, recipe.batch_size):
+                    total += step(*batch)
+                    bar.update(1)
+            loss = float(total) / plan.steps
             if not np.isfinite(loss):
                 raise UserError(f"the loss became {loss} in epoch {epoch}; try a smaller --learning-rate")
-            logits = predict_logits(model, prepared, split.validation, recipe.batch_size, workers)
-            history.append(
-                {
-                    "epoch": epoch,
-                    "loss": loss,
-                    "val_loss": float(model.loss(split.targets[split.validation], logits)),
-                    "val_window_accuracy": top1(logits[birds], primary[birds]),
-                    "learning_rate": float(model.optimizer.learning_rate),
-                    "seconds": round(time.perf_counter() - clock, 2),
-                    "cpu_seconds": round(time.process_time() - started, 2),
-                }
-            )
+            with optimizers.averaged(optimizer, variables), devices.memory(recipe.batch_size):
+                found = judge(answer, split, recipe)
+                if recipe.patience and _is_best(found, history.of(plan.name)):
+                    best = [np.asarray(variable) for variable in variables]
+            row = {
+                "stage": plan.name,
+                "epoch": epoch,
+                "loss": loss,
+                **found,
+                "learning_rate": float(optimizer.learning_rate),
+                "seconds": round(time.perf_counter() - clock, 2),
+                "cpu_seconds": round(time.process_time() - started, 2),
+            }
             started = time.process_time()
-            _write_history(folder, history)
-            _save(model, folder, settings, epoch + 1)
-            bar.set_postfix(loss=f"{loss:.4f}", val_accuracy=f"{history[-1]['val_window_accuracy']:.3f}")
-    return pd.DataFrame(history)
+            if devices.is_chief(strategy):
+                history.add(row)
+                checkpoint.save(state, best, epoch + 1)
+            else:
+                history.rows.append(row)
+            bar.set_postfix(loss=f"{loss:.4f}", val_accuracy=f"{found['val_window_accuracy']:.3f}")
+    _take(optimizer, variables, best)
 
 
-class _Progress(keras.callbacks.Callback):
-    """One bar over all epochs, since its remaining time is what a person wants to know."""
+def _step(model: keras.Model, optimizer: Any, variables: list, recipe: Recipe, strategy: Any) -> Callable:
+    """A function of one batch that moves the weights and returns the loss."""
 
-    def __init__(self, bar: tqdm, epoch: int, epochs: int) -> None:
-        super().__init__()
-        self._bar, self._name = bar, f"epoch {epoch + 1}/{epochs}"
+    def of_replica(inputs: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            each = losses.crossentropy(targets, model(inputs, training=True), recipe.label_smoothing)
+            # Of the whole batch, so that the sum over replicas is its mean.
+            loss = tf.reduce_sum(each * weights) / (len(each) * strategy.num_replicas_in_sync)
+            scaled = optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        optimizer.apply(gradients, variables)
+        return loss
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        self._bar.set_description(self._name)
+    @tf.function
+    def step(inputs: Any, targets: Any, weights: Any) -> tf.Tensor:
+        return strategy.reduce("SUM", strategy.run(of_replica, (inputs, targets, weights)), axis=None)
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._bar.update(1)
+    return step
+
+
+def judge(answer: Callable[[np.ndarray], np.ndarray], split: Split, recipe: Recipe) -> dict[str, float]:
+    """Figures of the validated windows, and of those that early stopping watches if there are any."""
+    targets = split.targets[split.validation]
+    logits = answer(split.validation)
+    birds = targets.max(axis=1) > 0
+    found = {
+        "val_loss": _loss(targets, logits, recipe),
+        "val_window_accuracy": top1(logits[birds], targets.argmax(axis=1)[birds]),
+    }
+    if split.watch.any():
+        found["watch_loss"] = _loss(split.targets[split.watch], answer(split.watch), recipe)
+    return found
+
+
+def _loss(targets: np.ndarray, logits: np.ndarray, recipe: Recipe) -> float:
+    return float(tf.reduce_mean(losses.crossentropy(targets, logits, recipe.label_smoothing)))
+
+
+def _is_best(found: dict[str, float], rows: list[dict]) -> bool:
+    return all(found["watch_loss"] < row["watch_loss"] for row in rows)
+
+
+def _stalled(rows: list[dict], patience: int) -> bool:
+    """Whether the last `patience` epochs brought nothing."""
+    if not patience or not rows:
+        return False
+    watched = [row["watch_loss"] for row in rows]
+    return len(rows) - 1 - int(np.argmin(watched)) >= patience
+
+
+def _take(optimizer: Any, variables: list, best: list[np.ndarray]) -> None:
+    """Leave the best weights, or the averaged ones, in the variables; the last ones where neither are kept."""
+    if best:
+        for variable, value in zip(variables, best):
+            variable.assign(value)
+        return
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if inner.use_ema and int(inner.iterations):
+        inner.finalize_variable_values(variables)
+
+
+def answers(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The model's logits without dropout, traced once for batches of any size."""
+    return tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True)
 
 
 def predict_logits(
-    model: keras.Model, prepared: Prepared, keep: np.ndarray, batch_size: int, workers: int
+    model: Callable[[tf.Tensor], tf.Tensor], prepared: Prepared, keep: np.ndarray, batch_size: int, workers: int
 ) -> np.ndarray:
-    """Logits of the kept windows in the index's order: float32 array [kept, labels]."""
+    """Logits of the kept windows in the index's order, by what `answers` gives: float32 array [kept, labels]."""
+    prepared.check_unchanged()
     with readable(prepared):
-        return model.predict(plain_batches(prepared, keep, batch_size, workers), verbose=0)
+        return np.concatenate([model(db).numpy() for db in plain_batches(prepared, keep, batch_size, workers)])
 
 
-def out_of_fold(model: keras.Model, prepared: Prepared, split: Split, recipe: Recipe, workers: int = 2) -> pd.DataFrame:
-    """The validation windows with what they are (filename, channel, ebird_code, ...) and a probability for each species."""
-    logits = predict_logits(model, prepared, split.validation, recipe.batch_size, workers)
+def out_of_fold(logits: np.ndarray, split: Split) -> pd.DataFrame:
+    """The validation windows with what they are (filename, channel, ebird_code, ...) and a probability for each species.
+
+    logits: float array [validated windows, labels]
+    """
     columns = ["filename", "channel", "ebird_code", "others", "secondary", "source", "fold"]
     columns += ["start_seconds", "audio_seconds", "call_score"]
     described = split.windows.loc[split.validation, columns].reset_index(drop=True)
@@ -213,41 +181,3 @@ def out_of_fold(model: keras.Model, prepared: Prepared, split: Split, recipe: Re
         1 / (1 + np.exp(-logits.astype(np.float64))), columns=list(split.labels), dtype=np.float32
     )
     return pd.concat([described, probabilities], axis=1)
-
-
-def _variables(model: keras.Model) -> list:
-    return [*model.variables, *model.optimizer.variables]
-
-
-def _save(model: keras.Model, folder: Path, settings: str, epochs_done: int) -> None:
-    arrays = {f"v{number}": np.asarray(variable) for number, variable in enumerate(_variables(model))}
-    with written_whole(folder / "checkpoint.npz") as temporary:
-        np.savez(temporary, epochs_done=epochs_done, settings=settings, **arrays)
-
-
-def _restore(model: keras.Model, folder: Path, settings: str) -> tuple[int, list[dict]]:
-    """(epochs done, their history); (0, []) where there is no checkpoint. Raises UserError for one that does not fit."""
-    path = folder / "checkpoint.npz"
-    if not path.exists():
-        return 0, []
-    try:
-        with np.load(path) as stored:
-            if str(stored["settings"]) != settings:
-                raise UserError(
-                    f"{path} is of a training with other options, windows or folds; give the same ones to go on, "
-                    "--restart to train anew, or -o for another folder"
-                )
-            for number, variable in enumerate(_variables(model)):
-                variable.assign(stored[f"v{number}"])
-            epochs_done = int(stored["epochs_done"])
-        history = pd.read_csv(folder / "history.csv")
-    except UserError:
-        raise
-    except Exception as error:  # zipfile, numpy and Keras each have their own for a damaged file
-        raise UserError(f"{path} cannot be used ({error}); --restart trains anew") from error
-    return epochs_done, history[history.epoch < epochs_done].to_dict("records")
-
-
-def _write_history(folder: Path, history: list[dict]) -> None:
-    with written_whole(folder / "history.csv") as temporary:
-        pd.DataFrame(history).to_csv(temporary, index=False)

@@ -21,7 +21,7 @@ from typing import BinaryIO, Callable
 import numpy as np
 
 from src.audio import AudioError, AudioFile, Window, file_windows
-from src.augment import Clips, augment
+from src.augment import Clips, augment, copy_name
 from src.calls import NoiseFloor, call_score, choose
 from src.competition import MISSING, NOCALL, UNKNOWN
 from src.recipe import Recipe
@@ -187,7 +187,7 @@ def _with_copies(
                             waveform,
                             entry,
                             recipe,
-                            f"{filename}/{channel}/{window.start_seconds:.3f}/{entry}/{copy}",
+                            copy_name(filename, channel, window.start_seconds, entry, copy),
                             clips,
                         ),
                     )

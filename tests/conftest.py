@@ -20,7 +20,7 @@ from microphone import VirtualMicrophone
 
 from src import bundle
 from src.bundle import Bundle
-from src.recipe import Recipe
+from src.recipe import Recipe, preset
 
 # The machines that tests run on are shared: a slow example is no failure.
 hypothesis.settings.register_profile("birdcall", deadline=None)
@@ -115,6 +115,26 @@ def small_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "small"
     make_sample(folder, jobs=2, recordings_per_species=3, soundscape_s=30.0, nocall_kinds=3)
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_sample(small_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The small sample prepared with a noisy copy of each window, with three folds, in a working folder of its own.
+
+    returns: folder, data, prepared, folds. Write to the folder under names of your own only.
+    """
+    from src import folds, layouts, preparation
+    from src.workers import Workers
+
+    folder = tmp_path_factory.mktemp("work")
+    source = layouts.DataSource(data=str(small_sample))
+    recordings = layouts.read(source)
+    recipe = preset("default", augment=("noise",))
+    windows = folder / "input/prepared/small" / recipe.prepared_id
+    prepared = preparation.prepare(recordings, recipe, windows, source.to_dict(), workers=Workers(2))
+    table = folds.make_folds(recordings, 3, alike=prepared.alike())
+    folds.write_folds(folder / "folds/folds.csv", table)
+    return {"folder": folder, "data": small_sample, "prepared": prepared, "folds": table}
 
 
 def run(script: str, *arguments: object, env: dict | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess:

@@ -18,7 +18,7 @@ import soundfile
 from conftest import run
 
 import explore
-from src import data_figures, exploration, folds, layouts, measuring, page
+from src import data_figures, exploration, exploration_page, folds, layouts, measuring, page
 
 RATE = 32000
 
@@ -273,7 +273,7 @@ def test_timed_labels_are_drawn_on_the_real_soundscape(real_data, tmp_path):
     tables = exploration.tables(described)
     species = tables["species"].set_index("ebird_code")
     assert species.calls.sum() == len(events) > 100
-    parts = page.sections(tmp_path, described, tables, "no folds", seed=0, jobs=1)
+    parts = exploration_page.sections(tmp_path, described, tables, "no folds", seed=0, jobs=1)
     assert page.write(tmp_path / "index.html", "Soundscape", parts) == []
     check_opens_without_a_network(tmp_path / "index.html")
     (drawn,) = [part.pictures for part in parts if part.title.startswith("Soundscapes")]

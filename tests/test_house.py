@@ -68,16 +68,19 @@ def imports_of(path: Path) -> set[str]:
 
 # Who may know whom: a module imports from its own floor or one below.
 FLOORS = [
-    {"errors", "files", "quiet", "recipe", "paths", "storage", "workers"},
-    {"audio", "spectrogram", "augment", "bundle", "calls", "shard_files", "shard_cache"},
+    {"errors", "files", "quiet", "recipe", "paths", "storage", "workers", "calibration", "bootstrap", "pieces"}
+    | {"layer_order"},
+    {"audio", "spectrogram", "augment", "bundle", "calls", "shard_files", "shard_cache", "litert"},
     {"competition", "folds", "metrics", "predictor", "synthesis", "sample_plan", "xeno_canto", "annotations"}
-    | {"shards", "windows", "preparation"},
+    | {"shards", "windows", "preparation", "waveforms"},
     {
         *("datasets", "mixing", "backbones", "soundscape", "outputs", "oof", "sample", "evaluation"),
-        *("exploration", "measuring", "layouts", "options"),
+        *("exploration", "measuring", "layouts", "options", "fitting", "validation_soundscapes"),
+        *("hub_modules", "audio_backbones", "model_table"),
     },
-    {"classifier", "figures", "window_figures", "data_figures", "sound_figures", "page"},
-    {"training", "runs", "demo"},
+    {"classifier", "figures", "window_figures", "data_figures", "sound_figures", "page"}
+    | {"exploration_page", "evaluation_figures"},
+    {"training", "runs", "demo", "evaluated_run", "comparison"},
 ]
 
 

@@ -6,7 +6,9 @@ other training libraries cannot be imported; a real LiteRT bundle; a real PortAu
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -238,6 +240,18 @@ def test_threshold_is_the_least_probability_of_a_detection(tmp_path, tone_bundle
     rows = listening.rows()
     assert rows and all(row["probability"] >= 0.99 for row in rows)
     assert "unfitted" not in listening.err
+
+
+def test_each_species_has_the_bundle_s_own_threshold(tmp_path, tone_bundle, song_file):
+    folder = tmp_path / "bundle"
+    shutil.copytree(tone_bundle.folder, folder)
+    contents = json.loads((folder / "bundle.json").read_text())
+    contents.update(threshold_source="a test", thresholds=[1.0, 0.5, 1.0])
+    (folder / "bundle.json").write_text(json.dumps(contents))
+    listening = Listening(tmp_path, "--model", folder, "--input", song_file, "--speed", 0, "--hop", HOP)
+    assert listening.wait() == 0, listening.err
+    assert {row["species"] for row in listening.rows()} == {"mid"}
+    assert "threshold 0.50 (one for each species)" in listening.err
 
 
 # A microphone.

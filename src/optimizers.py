@@ -1,0 +1,98 @@
+"""The optimizer of a stage: warm-up and cosine, a rate of its own for the backbone, decay where it belongs, averaged weights.
+
+optimizer = build(recipe, plan, variables, slow)
+with averaged(optimizer, variables): ...           # the running mean of the weights in their place, then back
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from src.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a stage of training is, and how fast.
+
+    name: "head" or "network"; steps: batches an epoch
+    """
+
+    name: str
+    epochs: int
+    steps: int
+    learning_rate: float
+    weight_decay: float
+    warmup_epochs: float
+
+
+def head_plan(recipe: Recipe, windows: int) -> Plan:
+    """The stage that trains the head on embeddings of so many windows."""
+    steps = max(1, windows // recipe.batch_size)
+    return Plan("head", recipe.head_epochs, steps, recipe.head_learning_rate, recipe.head_weight_decay, 0.0)
+
+
+def network_plan(recipe: Recipe, windows: int) -> Plan:
+    """The stage that trains all that is unfrozen on so many windows."""
+    steps = recipe.steps_per_epoch or max(1, windows // recipe.batch_size)
+    return Plan("network", recipe.epochs, steps, recipe.learning_rate, recipe.weight_decay, recipe.warmup_epochs)
+
+
+def build(recipe: Recipe, plan: Plan, variables: Sequence[keras.Variable], slow: Sequence[keras.Variable]) -> Any:
+    """An optimizer for `variables`: the rate rises through the warm-up and falls by a cosine to zero at the plan's end.
+
+    slow: those that learn at recipe.backbone_rate of it
+    """
+    warmup = round(plan.warmup_epochs * plan.steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else plan.learning_rate,
+        decay_steps=max(1, plan.epochs * plan.steps - warmup),
+        warmup_target=plan.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    kind = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[recipe.optimizer]
+    optimizer = _rated(kind, {id(variable): recipe.backbone_rate for variable in slow})(
+        schedule,
+        weight_decay=plan.weight_decay or None,
+        use_ema=recipe.average > 0,
+        ema_momentum=recipe.average or 0.99,
+    )
+    if plan.weight_decay:
+        # Biases and the scales of batch norm are no weights: pulling them to zero takes the network apart.
+        optimizer.exclude_from_weight_decay(var_list=[variable for variable in variables if len(variable.shape) < 2])
+    if recipe.mixed_precision and tf.config.list_physical_devices("GPU"):
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(list(variables))
+    return optimizer
+
+
+def _rated(kind: type, rates: dict[int, float]) -> type:
+    """An optimizer class whose steps are shorter for some variables, by their identity."""
+
+    class Rated(kind):
+        def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> Any:
+            return super().update_step(gradient, variable, learning_rate * rates.get(id(variable), 1.0))
+
+    return Rated
+
+
+@contextmanager
+def averaged(optimizer: Any, variables: Sequence[keras.Variable]) -> Iterator[None]:
+    """The running mean of the weights in place of the last ones, within the block; nothing where none is kept."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if not inner.use_ema or not int(inner.iterations):
+        yield
+        return
+    last = [tf.identity(variable.value) for variable in variables]
+    inner.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, last):
+            variable.assign(value)

@@ -1,0 +1,148 @@
+"""Soundscapes with truth: what is mixed is what the truth says, of held-out recordings, in the shares that were asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from conftest import TONES_HZ
+from tone_run import CODES, make_tone_run
+
+from src import layouts, runs
+from src.errors import UserError
+from src.predictor import Predictor
+from src.validation_soundscapes import ROWS, Options, answered, answers, material_of, minutes, write_audio
+
+
+@pytest.fixture(scope="module")
+def tone_run(tmp_path_factory, tone_bundle) -> Path:
+    return make_tone_run(tmp_path_factory.mktemp("soundscapes"), tone_bundle)
+
+
+@pytest.fixture(scope="module")
+def recordings(tone_run) -> pd.DataFrame:
+    return layouts.read(layouts.DataSource.from_dict(runs.source_of(tone_run / "fold0")))
+
+
+@pytest.fixture(scope="module")
+def windows(tone_run) -> pd.DataFrame:
+    return pd.read_parquet(tone_run / "fold0/oof.parquet")
+
+
+@pytest.fixture(scope="module")
+def material(windows, recordings):
+    return material_of(windows, recordings)
+
+
+OPTIONS = Options(minutes=10, nocall_share=0.5, snr_db=(10.0, 20.0))
+
+
+@pytest.fixture(scope="module")
+def mixed(material, tone_bundle):
+    return list(minutes(material, tone_bundle.recipe, OPTIONS))
+
+
+def heard_seconds(samples: np.ndarray, code: str, rate: int) -> float:
+    """For how long a tone stands out of the noise, by the power at its frequency in frames of 50 ms."""
+    frames = samples[: len(samples) // 1600 * 1600].reshape(-1, 1600)
+    power = np.abs(np.fft.rfft(frames * np.hanning(1600), axis=1)) ** 2
+    own = round(TONES_HZ[code] * 1600 / rate)
+    return float((power[:, own] > 400 * np.median(power, axis=1)).sum() * 0.05)
+
+
+def test_only_what_the_fold_held_out_is_in_its_soundscapes(material, windows):
+    held_out = set(windows.filename)
+    assert set(material.calls.filename) | set(material.backgrounds.filename) <= held_out
+    assert set(material.backgrounds.filename) == {f"rain{number}.wav" for number in range(0, 8, 2)}
+    assert "nocall" not in set(material.calls.ebird_code)
+
+
+def test_each_row_holds_the_species_that_its_truth_says_and_no_other(mixed, tone_bundle):
+    rate, told = tone_bundle.recipe.sample_rate, 0
+    for minute in mixed:
+        for row, samples in zip(minute.rows.itertuples(), minute.samples.reshape(ROWS, -1)):
+            for code in CODES:
+                seconds = heard_seconds(samples, code, rate)
+                if code in row.truth.split():
+                    assert seconds >= 0.3, (minute.number, row, code)
+                    told += 1
+                elif code not in row.maybe.split():
+                    assert seconds == 0, (minute.number, row, code)
+    assert told > 60
+
+
+def test_rows_without_birds_have_the_share_that_was_asked_for_and_nothing_may_be_in_them(mixed):
+    rows = pd.concat([minute.rows for minute in mixed])
+    assert (rows.truth == "").mean() == OPTIONS.nocall_share
+    assert (rows.maybe[rows.truth == ""] == "").all()
+    assert rows.truth.str.split().str.len().max() > 1, "several at once are among them"
+
+
+def test_some_calls_run_on_into_the_next_row_with_birds(material, tone_bundle):
+    rows = next(iter(minutes(material, tone_bundle.recipe, Options(minutes=1, nocall_share=0.0)))).rows
+    alone = [set(json.loads(one)) for one in rows.origins]
+    assert sum(bool(a & b) for a, b in zip(alone, alone[1:])) or (rows.maybe != "").any()
+
+
+def test_the_secondary_species_of_a_recording_may_be_there_and_its_source_is_kept(mixed):
+    rows = pd.concat([minute.rows for minute in mixed])
+    of_high = rows[rows.origins.str.contains("someone 0 with high")]
+    assert len(of_high)
+    assert all("low" in (row.maybe + " " + row.truth).split() for row in of_high.itertuples())
+    for row in rows.itertuples():
+        assert [name.split()[-1] for name in json.loads(row.origins)] == row.truth.split()
+
+
+def test_a_minute_is_of_one_part_of_the_sources(mixed, material):
+    part_of = dict(zip(material.calls.source, material.calls.part))
+    for minute in mixed:
+        origins = {name for row in minute.rows.origins for name in json.loads(row)}
+        assert {part_of[name] for name in origins} == set(minute.rows.part)
+    assert len({part for minute in mixed for part in minute.rows.part}) > 1
+
+
+def test_the_same_seed_mixes_the_same_and_another_does_not(material, tone_bundle, mixed):
+    again, other = (
+        next(iter(minutes(material, tone_bundle.recipe, Options(10, 0.5, (10.0, 20.0), seed)))) for seed in (0, 1)
+    )
+    np.testing.assert_array_equal(again.samples, mixed[0].samples)
+    assert again.rows.equals(mixed[0].rows)
+    assert not np.array_equal(other.samples, mixed[0].samples)
+
+
+def test_a_model_that_hears_tones_finds_them_and_the_answers_are_arrays(mixed, tone_bundle):
+    table = answered(mixed, Predictor([tone_bundle], calibrated=False), fold=0)
+    rows = answers([table], CODES)
+    assert rows.probabilities.shape == rows.present.shape == (10 * ROWS, 3)
+    assert rows.weight.sum() == pytest.approx(1)
+    assert set(rows.group) == {f"part{part}" for part in table.part}
+    assert rows.probabilities[rows.present].mean() > rows.probabilities[~rows.present & ~rows.maybe].mean() + 0.2
+    assert (rows.examples <= 2).all(), "two sources of each species are held out, however often they are mixed in"
+    both = answers([table, table.assign(fold=1)], CODES)
+    assert set(both.group) == {"fold0", "fold1"}
+
+
+def test_other_backgrounds_are_taken_less_what_the_model_learned_from(windows, recordings, tmp_path, tone_run):
+    nocall = tone_run.parent.parent / "nocall"
+    taken = material_of(windows, recordings, str(nocall))
+    assert set(taken.backgrounds.filename) == {f"rain{number}.wav" for number in range(0, 8, 2)}
+    (tmp_path / "own").mkdir()
+    soundfile.write(tmp_path / "own/rain1.wav", np.zeros(32000, np.float32), 32000)
+    with pytest.raises(UserError, match="may have been learned from"):
+        material_of(windows, recordings, str(tmp_path / "own"))
+
+
+def test_without_backgrounds_or_without_recordings_there_are_none(windows, recordings):
+    assert material_of(windows, recordings[recordings.ebird_code != "nocall"]) is None
+    assert material_of(windows, recordings[:0]) is None
+
+
+def test_a_minute_can_be_listened_to(mixed, tone_bundle, tmp_path):
+    write_audio(tmp_path, mixed[0], tone_bundle.recipe)
+    samples, rate = soundfile.read(tmp_path / "minute0.wav")
+    assert rate == 32000 and len(samples) == 60 * rate and np.abs(samples).max() <= 1
+    assert len(pd.read_csv(tmp_path / "minute0.csv")) == ROWS

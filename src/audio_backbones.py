@@ -136,8 +136,11 @@ def _on_pieces(module: Any, backbone: Backbone, weights: Path | None, how: Piece
             outputs = {str(number): output for number, output in enumerate(outputs)}
         elif not isinstance(outputs, dict):
             outputs = {"embedding": outputs}
-        shapes = {name: tuple(output.shape) for name, output in outputs.items()}
-        return outputs[litert.choose_embedding(shapes, backbone.features, told)]
+        shapes = {
+            name: tuple(output.shape) if output.shape.rank is not None else () for name, output in outputs.items()
+        }
+        found = outputs[litert.choose_embedding(shapes, backbone.features, told)]
+        return tf.ensure_shape(found, [None, backbone.features]) if backbone.features else found
 
     def one_by_one(pieces: tf.Tensor) -> tf.Tensor:
         # A model that takes one waveform gives an embedding for each of its frames.

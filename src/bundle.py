@@ -25,6 +25,7 @@ from src.recipe import Recipe
 
 SCHEMA = 1
 MODEL_FILE = "model.tflite"
+BACKBONE_FILE = "backbone.tflite"
 DEFAULT_THRESHOLD = 0.5
 
 
@@ -66,13 +67,13 @@ def write(
     labels: Sequence[str],
     recipe: Recipe,
     versions: dict,
-    graphs: Sequence[str] = (MODEL_FILE,),
-    pieces: Pieces | None = None,
+    chain: Pieces | None = None,
 ) -> Bundle:
     """Write bundle.json beside the LiteRT files that are already in `folder`, with the default threshold.
 
-    graphs: their names, in the order in which they are run; pieces: how a window is cut for the first of two
+    chain: how a window is cut for `backbone.tflite`, whose features `model.tflite` takes; None: there is no such file
     """
+    graphs = (MODEL_FILE,) if chain is None else (BACKBONE_FILE, MODEL_FILE)
     contents = {
         "schema": SCHEMA,
         "name": name,
@@ -84,9 +85,9 @@ def write(
         "sha256": {graph: sha256(folder / graph) for graph in graphs},
         "recipe": recipe.to_dict(),
     }
-    if len(graphs) > 1:
+    if chain is not None:
         contents["graphs"] = list(graphs)
-        contents.update(sub_window_samples=pieces.size, sub_hop_samples=pieces.hop, sub_pooling=pieces.pooling)
+        contents.update(sub_window_samples=chain.size, sub_hop_samples=chain.hop, sub_pooling=chain.pooling)
     write_json(folder / "bundle.json", contents)
     return load(folder)
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import keras
 import tensorflow as tf
 
 from src.errors import UserError
@@ -121,6 +122,19 @@ def together(strategy: tf.distribute.Strategy) -> None:
     """Wait until all workers are here: one that leaves early looks like one that died."""
     if strategy.num_replicas_in_sync > 1:
         strategy.reduce("SUM", strategy.run(tf.function(lambda: tf.constant(1.0))), axis=None)
+
+
+def agree(strategy: tf.distribute.Strategy, variables: Sequence[keras.Variable]) -> None:
+    """Give all replicas the mean of what each has in these variables: the statistics of batch norm, which no gradient moves."""
+    if strategy.num_replicas_in_sync == 1 or not variables:
+        return
+
+    def of_replica() -> None:
+        means = tf.distribute.get_replica_context().all_reduce("MEAN", [tf.identity(each.value) for each in variables])
+        for variable, mean in zip(variables, means):
+            variable.assign(mean)
+
+    strategy.run(tf.function(of_replica))
 
 
 @contextmanager

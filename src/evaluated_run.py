@@ -84,7 +84,13 @@ def evaluate_run(run: Path, settings: Settings) -> EvaluatedRun:
     tables = []
     if settings.minutes:
         for folder, one in zip(folders, bundles):
-            table = _soundscapes(folder, one, recordings, settings)
+            try:
+                table = _soundscapes(folder, one, recordings, settings)
+            except UserError as error:
+                if settings.background:  # which was asked for
+                    raise
+                remarks.append(f"{folder}: {error}")
+                table = None
             if table is not None:
                 tables.append(table)
         if recordings is not None and len(tables) < len(folders):

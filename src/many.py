@@ -34,7 +34,7 @@ def train(script: Path, argv: list[str], arguments: argparse.Namespace) -> int:
         run = arguments.output or paths.RUNS / name
         run = run / name if several and arguments.output else run
         tasks += [
-            (name, fold, [*_without(argv), "--model", model, "--fold", str(fold), "-o", str(run)], run)
+            (name, fold, [*without(argv), "--model", model, "--fold", str(fold), "-o", str(run)], run)
             for fold in wanted
         ]
     failed = 0
@@ -68,7 +68,7 @@ def _run(script: Path, options: list[str], run: Path, fold: int) -> tuple[int, s
     return done.returncode, said, time.perf_counter() - started
 
 
-def _without(argv: list[str]) -> list[str]:
+def without(argv: list[str]) -> list[str]:
     """The options but --fold, --model, -o and --jobs with their values."""
     own = {"--fold", "--model", "-o", "--output", "--jobs"}
     kept, dropping = [], False

@@ -199,7 +199,7 @@ def open_network(
         if recipe.unfreeze != 0:
             raise UserError(f"{backbone.name} hears audio, and such networks are kept frozen: leave --unfreeze out")
         audio = audio_backbones.load(backbone, weights)
-        identity = f"{_source(backbone, weights)} {backbone.sample_rate} {backbone.window_seconds}"
+        identity = f"{_source(backbone, weights)} {backbone.sample_rate} {backbone.peak} {audio.pieces}"
         return Network(backbone, recipe, labels, None, audio, identity, strategy, workers)
     with strategy.scope():
         body = classifier.body(recipe, backbone, weights)

@@ -57,7 +57,9 @@ def build(recipe: Recipe, plan: Plan, variables: Sequence[keras.Variable], slow:
         warmup_steps=warmup,
     )
     kind = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[recipe.optimizer]
-    optimizer = _rated(kind, {id(variable): recipe.backbone_rate for variable in slow})(
+    slowed = {id(variable) for variable in slow}
+    rates = [recipe.backbone_rate if id(variable) in slowed else 1.0 for variable in variables]
+    optimizer = _rated(kind, rates)(
         schedule,
         weight_decay=plan.weight_decay or None,
         use_ema=recipe.average > 0,
@@ -72,12 +74,13 @@ def build(recipe: Recipe, plan: Plan, variables: Sequence[keras.Variable], slow:
     return optimizer
 
 
-def _rated(kind: type, rates: dict[int, float]) -> type:
-    """An optimizer class whose steps are shorter for some variables, by their identity."""
+def _rated(kind: type, rates: Sequence[float]) -> type:
+    """An optimizer class whose steps are shorter for some variables: a rate for each that it is built with."""
 
     class Rated(kind):
-        def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> Any:
-            return super().update_step(gradient, variable, learning_rate * rates.get(id(variable), 1.0))
+        def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> Any:
+            rate = rates[self._get_variable_index(variable)]
+            return super().update_step(gradient, variable, learning_rate * rate)
 
     return Rated
 

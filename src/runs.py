@@ -26,6 +26,7 @@ import pandas as pd
 
 from src import bundle, storage
 from src.audio import AudioError, AudioFile, file_windows
+from src.bundle import BACKBONE_FILE
 from src.errors import UserError
 from src.files import write_json
 from src.predictor import Predictor
@@ -104,7 +105,7 @@ def publish(folder: Path, network: Network, recordings: pd.DataFrame, oof: pd.Da
         raise UserError(f"{folder}: no recording of this fold is there to check the export on; is --data right?")
     waveforms = np.stack(waveforms[:CHECKED_WINDOWS])
     given = network.audio.embed(waveforms) if network.is_chain else waveforms
-    expected = listener.predict(given, verbose=0)
+    expected = np.asarray(listener(given))
     difference = float(np.abs(Predictor([exported]).probabilities(waveforms) - expected).max())
     if not difference <= EXPORT_TOLERANCE:
         raise UserError(f"{part}: the exported graph differs from Keras by {difference:.3g}; it is not published")

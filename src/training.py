@@ -53,6 +53,7 @@ def fit(
     variables = list(model.trainable_variables)
     with strategy.scope():
         optimizer = optimizers.build(recipe, plan, variables, slow)
+    statistics = [each for each in model.non_trainable_variables if keras.backend.is_float_dtype(each.dtype)]
     state = [*model.variables, *optimizer.variables]
     first, best = checkpoint.restore(state)
     history.go_on(plan.name, first)
@@ -68,6 +69,7 @@ def fit(
                 for batch in devices.each_batch(strategy, batches, epoch, recipe.batch_size):
                     total += step(*batch)
                     bar.update(1)
+            devices.agree(strategy, statistics)
             loss = float(total) / plan.steps
             if not np.isfinite(loss):
                 raise UserError(f"the loss became {loss} in epoch {epoch}; try a smaller --learning-rate")

@@ -378,9 +378,9 @@ def test_a_bundle_of_two_graphs_answers_by_both_and_each_is_checked(lite, tmp_pa
     head = heads.build(LABELS, model.features, recipe)
     folder = tmp_path / "bundle"
     classifier.export(classifier.over_features(head), folder)
-    (folder / "backbone.tflite").write_bytes(model.path.read_bytes())
-    graphs = ("backbone.tflite", "model.tflite")
-    written = bundle.write(folder, "mine", LABELS, recipe, {}, graphs=graphs, pieces=model.pieces)
+    graphs = (bundle.BACKBONE_FILE, bundle.MODEL_FILE)
+    (folder / graphs[0]).write_bytes(model.path.read_bytes())
+    written = bundle.write(folder, "mine", LABELS, recipe, {}, chain=model.pieces)
     described = json.loads((folder / "bundle.json").read_text())
     assert described["graphs"] == list(graphs)
     assert set(described["sha256"]) == set(graphs)
@@ -415,8 +415,7 @@ def test_a_graph_that_does_not_fit_the_one_before_is_said(lite, tmp_path):
     recipe = Recipe(sample_rate=16000, fmax_hz=8000.0)
     classifier.export(classifier.over_features(heads.build(LABELS, 7, recipe)), tmp_path)
     (tmp_path / "backbone.tflite").write_bytes(lite["alone"].read_bytes())
-    pieces = half_overlapping(8000)
-    written = bundle.write(tmp_path, "x", LABELS, recipe, {}, graphs=("backbone.tflite", "model.tflite"), pieces=pieces)
+    written = bundle.write(tmp_path, "x", LABELS, recipe, {}, chain=half_overlapping(8000))
     with pytest.raises(UserError, match=r"gives 6 features, and model\.tflite takes 7"):
         Predictor([written])
 

@@ -4,6 +4,7 @@
     python train.py --fold 0 --model mobilenet_v2_035 --freeze      # train the head only: seconds, on cached embeddings
     python train.py --fold 0 --model tiny --data input/sample       # a small network of our own; needs no download
     python train.py --fold 0 --model yamnet                         # a network that hears audio; or the path of one
+    python train.py --fold 0 --model b6 --augment vae               # with variants of its windows by an autoencoder of them
     python train.py --fold all --model b0 b3 --jobs 2               # all folds of two models, a process each
     python train.py --fold 0 --model b6                             # again: goes on after the last finished epoch
     python train.py --list-models                                   # what there is, and where its weights are
@@ -72,6 +73,7 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
             splits,
             storage,
             training,
+            vae_windows,
         )
         from src.history import History
 
@@ -98,6 +100,9 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
         return 0
     network = networks.open_network(backbone, recipe, split.labels, arguments.weights, strategy, arguments.workers)
     go_on_or_begin(place.folder, arguments, devices.is_chief(strategy))
+    if recipe.vae_copies:
+        prepared = vae_windows.extended(prepared, split, recipe, place.folder, strategy, arguments.workers)
+        split = splits.split_fold(prepared, table, fold, recipe)
 
     history = History(place.folder)
     if network.has_head_stage:

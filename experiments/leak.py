@@ -17,6 +17,11 @@ from src.errors import run_script
 SPLITS = (GROUPED, RANDOM_RECORDINGS, RANDOM_WINDOWS)
 EVERY_WINDOW = {"windows_per_recording": 0, "quiet_share": 0.0}
 
+PAIRED = (
+    "The same windows, network and training; only who is on which side differs. What looks better is the flattery. Folds are "
+    "of other windows here, so differences are paired by seed: all windows together."
+)
+
 STUDY = Study(
     "leak",
     "How much does a leaking split flatter?",
@@ -24,15 +29,18 @@ STUDY = Study(
         Question(
             "The default's windows, mobilenet_v2_035 frozen",
             tuple(Trial(f"mobilenet_v2_035, {split}", split=split) for split in SPLITS),
-            "The same windows, network and training; only who is on which side differs.",
+            PAIRED,
+            by_seed=True,
         ),
         Question(
             "All windows of each recording, mobilenet_v2_035 frozen",
             tuple(Trial(f"all windows, {split}", EVERY_WINDOW, split=split) for split in (GROUPED, RANDOM_WINDOWS)),
+            by_seed=True,
         ),
         Question(
             "The default's windows, yamnet frozen",
             tuple(Trial(f"yamnet, {split}", backbone="yamnet", split=split) for split in SPLITS),
+            by_seed=True,
         ),
     ),
 )

@@ -43,12 +43,16 @@ BY_HAND = "## What it says"  # from here on a table's file is a person's, and is
 
 @dataclass(frozen=True)
 class Comparison:
-    """Trials that are compared with one of them."""
+    """Trials that are compared with one of them.
+
+    by_seed: their folds are of other windows, so only what all folds of a seed give together can be paired
+    """
 
     title: str
     reference: str
     trials: tuple[str, ...]
     remark: str = ""
+    by_seed: bool = False
 
 
 class Results:
@@ -144,23 +148,29 @@ def paired_interval(differences: Sequence[float], weights: Sequence[float], held
     return mean, float(quantile * np.sqrt((share @ share + held_out) * spread))
 
 
-def difference(rows: pd.DataFrame, trial: str, reference: str, figure: str) -> tuple[float, float]:
-    """Of a figure, by the seeds and folds that both trials have: paired_interval, folds weighted by their recordings."""
-    of_fold = rows[rows.fold != ALL]
-    both = of_fold[of_fold.trial == trial].merge(of_fold[of_fold.trial == reference], on=["seed", "fold"])
+def difference(rows: pd.DataFrame, trial: str, comparison: Comparison, figure: str) -> tuple[float, float]:
+    """Of a figure, against the reference, by what both have: (mean, half the width of its interval).
+
+    By seed and fold, folds weighted by their recordings (paired_interval), or by seed (t_interval).
+    """
+    paired = rows[(rows.fold == ALL) == comparison.by_seed]
+    own, reference = (paired[paired.trial == name] for name in (trial, comparison.reference))
+    both = own.merge(reference, on=["seed", "fold"])
     if not len(both):
         return float("nan"), float("nan")
     differences = both[f"{figure}_x"] - both[f"{figure}_y"]
+    if comparison.by_seed:
+        return t_interval(differences)
     return paired_interval(differences, both.validated_recordings_y, 1 / (N_FOLDS - 1))
 
 
-def verdict(rows: pd.DataFrame, trial: str, reference: str) -> str:
+def verdict(rows: pd.DataFrame, trial: str, comparison: Comparison) -> str:
     """What the intervals of the compared figures say: better, worse, or that it cannot be told."""
     said = []
     for figure in COMPARED:
-        mean, half = difference(rows, trial, reference, figure)
+        mean, half = difference(rows, trial, comparison, figure)
         if np.isfinite(half) and abs(mean) > half:
-            said.append(f"{'better' if mean > 0 else 'worse'} by {figure.split('_')[0]}s")
+            said.append(f"{figure.split('_')[0]}s {'better' if mean > 0 else 'worse'}")
     return ", ".join(said) or "cannot be told"
 
 
@@ -179,8 +189,8 @@ def table(comparison: Comparison, rows: pd.DataFrame) -> str:
         if name == comparison.reference:
             cells += [""] * (len(COMPARED) + 1)
         else:
-            cells += [_change(*difference(rows, name, comparison.reference, figure)) for figure in COMPARED]
-            cells.append(verdict(rows, name, comparison.reference))
+            cells += [_change(*difference(rows, name, comparison, figure)) for figure in COMPARED]
+            cells.append(verdict(rows, name, comparison))
         cells.append(f"{folds.training_windows.mean():.0f}")
         cells += [f"{folds.cpu_seconds.mean() / 60:.2f}", f"{folds.windows_cpu_seconds.max() / 60:.1f}"]
         cells.append(f"{together.seed.nunique()} x {folds.fold.nunique()}")

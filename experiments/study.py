@@ -33,11 +33,12 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Question:
-    """Trials compared with the first of them. Fine-tuned and frozen ones are not mixed, unless they have the same folds."""
+    """Trials compared with the first of them, by seed and fold; by seed where their folds are not the same ones."""
 
     title: str
     trials: tuple[Trial | Ensemble, ...]
     remark: str = ""
+    by_seed: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--data", required=True, help="as given to prepare.py")
     made.add_argument("--nocall", required=True, help="recordings without birds, to tell birds from")
     made.add_argument("--seeds", type=int, default=3, help="draws of the folds, and starts of the training")
+    made.add_argument("--frozen", action="store_true", help="only what needs no fine-tuning: minutes, not hours")
     made.add_argument("--only", nargs="+", metavar="TRIAL", help="these trials")
     made.add_argument("--work", type=Path, default=Path("input/prepared/experiments"), help="what is kept between runs")
     made.add_argument("-o", "--output", type=Path, default=Path("docs/experiments"), help="where CSV and Markdown go")
@@ -74,6 +76,8 @@ def main(study: Study, arguments: argparse.Namespace) -> int:
     from src.storage import absolute
 
     chosen = _chosen(study, arguments.only)
+    if arguments.frozen:
+        chosen = [trial for trial in chosen if isinstance(trial, Ensemble) or not trial.fine_tuned]
     bench = Bench(DataSource(absolute(arguments.data), nocall=absolute(arguments.nocall)), arguments.work)
     run(study, chosen, bench, arguments.seeds, arguments.output)
     print((arguments.output / f"{study.name}.md").read_text(encoding="utf-8"))
@@ -188,7 +192,7 @@ def write(study: Study, results, output: Path) -> None:
     from experiments.results import Comparison, markdown, write_markdown
 
     comparisons = [
-        Comparison(question.title, question.trials[0].name, tuple(t.name for t in question.trials), question.remark)
-        for question in study.questions
+        Comparison(one.title, one.trials[0].name, tuple(trial.name for trial in one.trials), one.remark, one.by_seed)
+        for one in study.questions
     ]
     write_markdown(output / f"{study.name}.md", markdown(study.title, study.command, comparisons, results.rows))

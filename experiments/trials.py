@@ -142,12 +142,16 @@ class Bench:
         """The table of out-of-fold predictions of one fold and its cost; trained if it is not kept."""
         import pandas as pd
 
-        folder = self._store(trial) / f"seed{seed}" / f"fold{fold}"
+        folder = self.folder(trial, seed, fold)
         with locked(folder / ".lock"):
             if not (folder / "cost.json").is_file():
                 self._train(trial, seed, fold, folder)
         cost = Cost(**json.loads((folder / "cost.json").read_text(encoding="utf-8")))
         return pd.read_parquet(folder / "oof.parquet"), cost
+
+    def folder(self, trial: Trial, seed: int, fold: int) -> Path:
+        """Where what is made of a fold is kept."""
+        return self._store(trial) / f"seed{seed}" / f"fold{fold}"
 
     def _store(self, trial: Trial) -> Path:
         """The folder that keeps this trial's results, under whatever name they were made."""
@@ -171,6 +175,10 @@ class Bench:
         found = split(trial, prepared, self.recordings, recipe, seed, fold)
         settings = f"{recipe!r} {found.digest}"
         _begin(folder, settings)
+        varying = 0.0
+        if recipe.vae_copies:
+            prepared, varying = self._vary(prepared, found, recipe, folder)
+            found = split(trial, prepared, self.recordings, recipe, seed, fold)
         network = self._network(trial, recipe, found.labels)
         embeddings, embedding = self._embed(network, prepared)
 
@@ -183,7 +191,7 @@ class Bench:
         oof.write(folder, training.out_of_fold(logits, found))
         spent = history.table()  # by the epoch, so that those of a run that was killed are in it
         cost = Cost(
-            round(float(spent.cpu_seconds.sum()), 2),
+            round(float(spent.cpu_seconds.sum()) + varying, 2),
             round(float(spent.seconds.sum()), 2),
             round(preparing + embedding, 2),
             int(found.train.sum()),
@@ -191,7 +199,8 @@ class Bench:
         write_json(folder / "cost.json", asdict(cost))
         for path in folder.glob("checkpoint_*"):
             path.unlink()
-        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        for name in ("tensorboard", "vae"):
+            shutil.rmtree(folder / name, ignore_errors=True)
 
     def prepare(self, recipe: Recipe) -> tuple[Prepared, float]:
         """The windows of a recipe, made if they are not there, and the CPU seconds that this once took."""
@@ -206,6 +215,23 @@ class Bench:
         source, workers = self.source.to_dict(), Workers(jobs=1)  # one: of others the CPU seconds are not seen
         prepared = preparation.prepare(self.recordings, recipe, folder, source, workers=workers)
         return prepared, _keep(costs, time.process_time() - started)
+
+    def _vary(self, prepared: Prepared, found: Split, recipe: Recipe, folder: Path) -> tuple[Prepared, float]:
+        """The windows with an autoencoder's variants of them, and the CPU seconds of both.
+
+        An autoencoder is trained once for all trials that have the same windows to learn from.
+        """
+        from src import vae_windows
+        from src.history import History
+
+        kept = self.work / "vae" / sha256(vae_windows.settings_of(prepared, found, recipe).encode()).hexdigest()[:12]
+        with locked(kept / ".lock"):
+            vae_windows.trained(prepared, found, recipe, kept, self.workers)
+        history = History(kept / "vae")
+        history.go_on("vae", recipe.vae_epochs)
+        started = time.process_time()
+        extended = vae_windows.extended(prepared, found, recipe, folder, workers=self.workers, trained_in=kept)
+        return extended, float(history.table().cpu_seconds.sum()) + time.process_time() - started
 
     def _network(self, trial: Trial, recipe: Recipe, labels: tuple[str, ...]) -> Network:
         """The trial's network before it has learned. A frozen one is opened once for all seeds and folds."""

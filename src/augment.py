@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import random
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -86,25 +88,33 @@ def augment(
     name: what seeds the copy, with recipe.augment_seed
     returns: float32 array [samples], and {transform: {parameter: value}}
     """
-    seed = zlib.crc32(f"{recipe.augment_seed}/{name}".encode())
-    # audiomentations draws from both generators; what they held before is given back afterwards.
+    parameters = {}
+    for position, transform_name in enumerate(entry.split("+")):
+        seed = zlib.crc32(f"{recipe.augment_seed}/{name}{f'/{position}' if position else ''}".encode())
+        if transform_name == "background":
+            generator = random.Random(seed)
+            waveform, parameters[transform_name] = _with_background(waveform, recipe, clips, generator)
+            continue
+        # Built first: loading audiomentations takes seconds, in which another thread of a cluster's worker may draw.
+        transform = _transform(transform_name, recipe)
+        with _seeded(seed):
+            waveform = transform(waveform, recipe.sample_rate)
+        drawn = {key: value for key, value in transform.parameters.items() if key != "should_apply"}
+        parameters[transform_name] = drawn
+    return np.ascontiguousarray(waveform, dtype=np.float32), parameters
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The two global generators that audiomentations draws from, seeded; what they held before is given back afterwards."""
     states = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)
-    parameters = {}
     try:
-        for transform_name in entry.split("+"):
-            if transform_name == "background":
-                waveform, parameters[transform_name] = _with_background(waveform, recipe, clips)
-                continue
-            transform = _transform(transform_name, recipe)
-            waveform = transform(waveform, recipe.sample_rate)
-            drawn = {key: value for key, value in transform.parameters.items() if key != "should_apply"}
-            parameters[transform_name] = drawn
+        yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
-    return np.ascontiguousarray(waveform, dtype=np.float32), parameters
 
 
 def copy_name(filename: str, channel: int, start_seconds: float, entry: str, copy: int) -> str:
@@ -112,13 +122,15 @@ def copy_name(filename: str, channel: int, start_seconds: float, entry: str, cop
     return f"{filename}/{channel}/{start_seconds:.3f}/{entry}/{copy}"
 
 
-def _with_background(waveform: np.ndarray, recipe: Recipe, clips: Clips | None) -> tuple[np.ndarray, dict]:
+def _with_background(
+    waveform: np.ndarray, recipe: Recipe, clips: Clips | None, generator: random.Random
+) -> tuple[np.ndarray, dict]:
     """A window over a piece of a clip, at a ratio of their powers drawn from recipe.snr_db."""
     if clips is None or not clips.names:
         raise ValueError("the augmentation 'background' needs clips")
-    name, snr_db = random.choice(clips.names), random.uniform(*recipe.snr_db)
+    name, snr_db = generator.choice(clips.names), generator.uniform(*recipe.snr_db)
     clip = _clip(str(Path(clips.folder) / name), recipe)
-    start = int(random.random() * len(clip))  # a share of the clip, which is the same place at another sample rate
+    start = int(generator.random() * len(clip))  # a share of the clip, which is the same place at another sample rate
     noise = np.take(clip, np.arange(start, start + len(waveform)), mode="wrap")
     ratio = rms(waveform) / max(rms(noise), 1e-6) * 10 ** (-snr_db / 20)
     drawn = {"clip": name, "snr_db": round(snr_db, 3), "start_seconds": round(start / recipe.sample_rate, 3)}

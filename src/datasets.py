@@ -48,9 +48,11 @@ def read(prepared: Prepared, keep: np.ndarray, shuffle_seed: int | None = None, 
     return dataset
 
 
-def plain_batches(prepared: Prepared, keep: np.ndarray, batch_size: int, workers: int = 2) -> tf.data.Dataset:
-    """The kept windows in the index's order as they are: float32 (batch, mels, frames) in dB."""
-    dataset = read(prepared, keep, None, workers).batch(batch_size)
+def plain_batches(
+    prepared: Prepared, keep: np.ndarray, batch_size: int, workers: int = 2, shuffle_seed: int | None = None
+) -> tf.data.Dataset:
+    """The kept windows as they are, ordered as by `read`: float32 (batch, mels, frames) in dB."""
+    dataset = read(prepared, keep, shuffle_seed, workers).batch(batch_size)
     dataset = dataset.map(
         lambda number, records: decibel(_decoded(records, prepared), prepared.recipe),
         num_parallel_calls=workers,

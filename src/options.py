@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.errors import UserError
 from src.recipe import Recipe, changed
 
 if TYPE_CHECKING:
@@ -105,6 +106,17 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         help="as given to prepare.py, for a network that hears audio and copies over backgrounds",
     )
 
+    variants = parser.add_argument_group("augmentation")
+    variants.add_argument(
+        "--augment", choices=["vae"], help="add variants of training windows by an autoencoder of them"
+    )
+    variants.add_argument("--vae-epochs", type=int, help="of training it")
+    variants.add_argument("--vae-copies", type=int, metavar="N", help="variants of each window of a bird (default: 1)")
+    variants.add_argument(
+        "--vae-spread", type=float, metavar="S", help="how far they stray (1: what passes for the window)"
+    )
+    variants.add_argument("--vae-residue", type=float, metavar="SHARE", help="of a window's own texture that they keep")
+
     teaching = parser.add_argument_group("what a window teaches")
     secondary = teaching.add_mutually_exclusive_group()
     secondary.add_argument("--secondary-weight", type=float, metavar="W", help="target of a species named as secondary")
@@ -139,6 +151,11 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 def training_recipe(arguments: argparse.Namespace, prepared: Recipe, backbone: Backbone) -> Recipe:
     """The recipe of the prepared windows with what `add_training` was given. A network of audio is frozen unless asked for."""
     frozen = arguments.freeze or (backbone.kind == "audio" and arguments.unfreeze is None)
+    if arguments.augment == "vae" and backbone.kind == "audio":
+        raise UserError(f"{backbone.name} hears audio, and an autoencoder makes spectrograms: leave --augment vae out")
+    copies = arguments.vae_copies
+    if arguments.augment != "vae" and copies:
+        raise UserError("--vae-copies is of --augment vae: give both or neither")
     return changed(
         prepared,
         backbone=backbone.name,
@@ -147,6 +164,10 @@ def training_recipe(arguments: argparse.Namespace, prepared: Recipe, backbone: B
         level_bands=arguments.level_bands,
         batch_statistics=arguments.batch_statistics,
         dropout=arguments.dropout,
+        vae_copies=1 if arguments.augment == "vae" and copies is None else copies,
+        vae_epochs=arguments.vae_epochs,
+        vae_spread=arguments.vae_spread,
+        vae_residue=arguments.vae_residue,
         secondary_target=arguments.secondary_weight,
         mask_secondary=arguments.mask_secondary,
         label_smoothing=arguments.label_smoothing,

@@ -68,6 +68,12 @@ class Recipe:
     mask_mels: float = 0.1  # greatest share of the mel bands under a frequency mask
     roll: bool = True  # circular shift in time
 
+    # Augmentation by a variational autoencoder of the training windows (see vae_windows.py).
+    vae_copies: int = 0  # variants of each training window of a bird; 0: none, and no autoencoder is trained
+    vae_epochs: int = 12
+    vae_spread: float = 8.0  # how far a variant's latent strays, times what passes for the same window
+    vae_residue: float = 0.0  # share of what the autoencoder cannot say of a window, its texture, that a variant keeps
+
     # What a window teaches.
     secondary_target: float = 0.5  # training target of a species named in secondary_labels; 0: as if it were not named
     mask_secondary: bool = False  # leave such a species out of the window's loss instead
@@ -96,7 +102,7 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     warmup_epochs: float = 1.0
-    epochs: int = 30
+    epochs: int = 20
     steps_per_epoch: int = 0  # 0: all training windows once
     patience: int = 0  # epochs without a better loss on the next fold, which is then not learned from; 0: all epochs
     average: float = 0.0  # momentum of the running mean of the weights that is kept in the end; 0: the last weights
@@ -116,7 +122,7 @@ class Recipe:
             "range_db",
             "copies",
         )
-        positive += ("epochs", "batch_size", "learning_rate", "head_epochs", "head_learning_rate")
+        positive += ("vae_epochs", "epochs", "batch_size", "learning_rate", "head_epochs", "head_learning_rate")
         for name in positive:
             if getattr(self, name) <= 0:
                 raise UserError(f"recipe: {name} must be above 0, not {getattr(self, name)}")
@@ -133,6 +139,8 @@ class Recipe:
             )
         for name in (
             "windows_per_recording",
+            "vae_copies",
+            "vae_spread",
             "shift_seconds",
             "pitch_semitones",
             "warmup_epochs",
@@ -149,8 +157,9 @@ class Recipe:
         for name in ("stretch_fraction", "quiet_share", "dropout", "label_smoothing", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"recipe: {name} must lie in [0, 1), not {getattr(self, name):g}")
-        if not 0 <= self.secondary_target <= 1:
-            raise UserError(f"recipe: secondary_target must lie in [0, 1], not {self.secondary_target:g}")
+        for name in ("secondary_target", "vae_residue"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"recipe: {name} must lie in [0, 1], not {getattr(self, name):g}")
         if self.unfreeze < -1:
             raise UserError(f"recipe: unfreeze must be -1 (all layers), 0 or a number of layers, not {self.unfreeze}")
         if len(self.noise_amplitude) != 2 or not 0 <= self.noise_amplitude[0] <= self.noise_amplitude[1]:

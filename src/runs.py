@@ -24,13 +24,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from src import bundle, storage
-from src.audio import AudioError, AudioFile, file_windows
+from src import bundle
+from src.audio import some_windows
 from src.bundle import BACKBONE_FILE
 from src.errors import UserError
 from src.files import write_json
 from src.predictor import Predictor
-from src.recipe import Recipe
 
 if TYPE_CHECKING:
     from src.networks import Network
@@ -63,11 +62,11 @@ def commit() -> str:
 
 def begin(folder: Path) -> None:
     """Remove what an earlier training of this fold left: it is not to stand beside the weights of the new one."""
-    for name in ("history.csv", "history.png", "oof.parquet", "run.json"):
+    for name in ("history.csv", "history.png", "oof.parquet", "run.json", "vae.json", "vae.png"):
         (folder / name).unlink(missing_ok=True)
     for path in folder.glob("checkpoint*.npz"):
         path.unlink()
-    for name in ("bundle", "tensorboard"):
+    for name in ("bundle", "tensorboard", "vae"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
@@ -100,7 +99,9 @@ def publish(folder: Path, network: Network, recordings: pd.DataFrame, oof: pd.Da
     waveforms = []
     for filename in oof.filename.unique():
         if filename in path_of and len(waveforms) < CHECKED_WINDOWS:
-            waveforms += [window[0] for window in _windows(path_of[filename], recipe, "mono").values()]
+            waveforms += [
+                window[0] for window in some_windows(path_of[filename], recipe, most=CHECKED_WINDOWS).values()
+            ]
     if not waveforms:
         raise UserError(f"{folder}: no recording of this fold is there to check the export on; is --data right?")
     waveforms = np.stack(waveforms[:CHECKED_WINDOWS])
@@ -112,24 +113,6 @@ def publish(folder: Path, network: Network, recordings: pd.DataFrame, oof: pd.Da
     shutil.rmtree(folder / "bundle", ignore_errors=True)
     part.rename(folder / "bundle")
     return difference
-
-
-def _windows(path: str, recipe: Recipe, channels: str, starts: set[float] | None = None) -> dict[float, np.ndarray]:
-    """A recording's windows by their start in seconds, float32 [channels, samples]; none if it cannot be read.
-
-    starts: which ones; None: the first CHECKED_WINDOWS
-    """
-    found: dict[float, np.ndarray] = {}
-    try:
-        with storage.local_copy(path) as local, AudioFile(local) as audio:
-            for window in file_windows(audio, recipe, channels):
-                if starts is None or window.start_seconds in starts:
-                    found[window.start_seconds] = window.samples
-                if len(found) == (CHECKED_WINDOWS if starts is None else len(starts)):
-                    break
-    except (AudioError, FileNotFoundError):
-        return {}
-    return found
 
 
 def write_run(
@@ -210,7 +193,7 @@ def compare_with_bundle(
         oof = oof[oof.filename.isin(path_of)]
         for filename in oof.filename.drop_duplicates().sample(frac=1, random_state=0)[:per_fold]:
             rows = oof[oof.filename == filename]
-            windows = _windows(path_of[filename], core.recipe, core.recipe.channels, set(rows.start_seconds))
+            windows = some_windows(path_of[filename], core.recipe, core.recipe.channels, set(rows.start_seconds))
             for start, channel, expected in zip(rows.start_seconds, rows.channel, rows[list(core.labels)].to_numpy()):
                 if start in windows:
                     answered.append(core.probabilities(windows[start][channel : channel + 1])[0])

@@ -36,11 +36,20 @@ CACHE_GB = 20.0
 
 
 @dataclass(frozen=True)
+class Added:
+    """Shards of a folder on this disk that come after the prepared ones: those from number `first` on."""
+
+    folder: Path
+    first: int
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A folder of prepared windows, opened.
 
     source: where the recordings are, as layouts.DataSource gives it
     contents: a checksum of each shard; cache: where shards of a remote folder are kept
+    added: windows that were made of these, with the last shards and the last rows of the index; None: none were
     index: columns window (number, the rows' order), shard, row, filename, ebird_code ("nocall" for a quiet window too), others
         (species labelled in this very window beside it), secondary (species that may be in it), channel, start_seconds,
         audio_seconds, call_score (dB, see calls.py), transform ("" for an original), parameters (JSON), background (the clip
@@ -57,20 +66,23 @@ class Prepared:
     source: dict = field(default_factory=dict)
     contents: tuple[str, ...] = ()
     cache: ShardCache | None = None
+    added: Added | None = None
 
     def local_shards(self, shards: Sequence[int]) -> Iterator[str]:
         """The paths of some shards' windows on this disk, in order; those of a remote folder are fetched ahead."""
-        paths = [self.shard_path(shard) for shard in shards]
-        if not storage.is_remote(self.folder):
-            yield from map(str, paths)
-            return
+        remote = [shard for shard in shards if storage.is_remote(self.shard_path(shard))]
+        paths = [self.shard_path(shard) for shard in remote]
         prefix = sha256(str(self.folder).encode()).hexdigest()[:16]
-        names = [f"{prefix}/{path.stem}-{self.contents[shard]}.bin" for shard, path in zip(shards, paths)]
-        yield from map(str, self.cache.in_order([str(path) for path in paths], names))
+        names = [f"{prefix}/{path.stem}-{self.contents[shard]}.bin" for shard, path in zip(remote, paths)]
+        fetched = iter(self.cache.in_order([str(path) for path in paths], names)) if remote else iter(())
+        for shard in shards:
+            path = self.shard_path(shard)
+            yield str(next(fetched) if storage.is_remote(path) else path)
 
     def shard_path(self, shard: int) -> Place:
         """The file of a shard's windows."""
-        return shard_stem(self.folder, shard).with_suffix(".bin")
+        is_added = self.added is not None and shard >= self.added.first
+        return shard_stem(self.added.folder if is_added else self.folder, shard).with_suffix(".bin")
 
     def check_unchanged(self) -> None:
         """Raise UserError if the folder has been prepared anew since it was opened: its index would be of other windows."""
@@ -78,7 +90,8 @@ class Prepared:
             contents = json.loads(storage.read_text(self.folder / "prepared.json"))["contents"]
         except (OSError, ValueError, KeyError):
             contents = None
-        if contents != list(self.contents):
+        own = self.contents if self.added is None else self.contents[: self.added.first]
+        if contents != list(own):
             raise UserError(f"{self.folder}: is being prepared anew; wait until prepare.py is done and run this again")
 
     def alike(self) -> list[list[str]]:

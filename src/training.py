@@ -57,7 +57,7 @@ def fit(
     state = [*model.variables, *optimizer.variables]
     first, best = checkpoint.restore(state)
     history.go_on(plan.name, first)
-    step = _step(model, optimizer, variables, recipe, strategy)
+    step = step_of(model, optimizer, variables, recipe, strategy)
     started = time.process_time()
     with tqdm(total=plan.epochs * plan.steps, initial=first * plan.steps, unit="batch", desc=plan.name) as bar:
         for epoch in range(first, plan.epochs):
@@ -96,7 +96,7 @@ def fit(
     _take(optimizer, variables, best)
 
 
-def _step(model: keras.Model, optimizer: Any, variables: list, recipe: Recipe, strategy: Any) -> Callable:
+def step_of(model: keras.Model, optimizer: Any, variables: list, recipe: Recipe, strategy: Any) -> Callable:
     """A function of one batch that moves the weights and returns the loss."""
 
     def of_replica(inputs: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

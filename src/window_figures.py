@@ -76,7 +76,7 @@ def draw_recording(path: Path, prepared: Prepared, name: str) -> None:
         images = read_images(prepared, family)
         low, high = np.percentile(images[0], [5, 99.8])
         for axis, image, row in zip(line, images, family.itertuples()):
-            _draw(axis, image, prepared, low, max(high, low + 1))
+            draw_image(axis, image, prepared, low, max(high, low + 1))
             axis.set_title(_title(row), fontsize=8, loc="left")
         for axis in line[len(images) :]:
             axis.axis("off")
@@ -91,7 +91,8 @@ def draw_recording(path: Path, prepared: Prepared, name: str) -> None:
     plt.close(figure)
 
 
-def _draw(axis: Axes, image: np.ndarray, prepared: Prepared, low: float, high: float) -> None:
+def draw_image(axis: Axes, image: np.ndarray, prepared: Prepared, low: float, high: float) -> None:
+    """One stored window, uint8 [mels, frames], with its axes; colours from low to high."""
     recipe = prepared.recipe
     extent = (0, recipe.window_seconds, 0, recipe.n_mels)
     axis.imshow(image, origin="lower", aspect="auto", extent=extent, vmin=low, vmax=high, cmap="magma")

@@ -95,3 +95,21 @@ def test_another_name_or_seed_gives_another_copy():
     ]
     assert not np.array_equal(copies[0], copies[1])
     assert not np.array_equal(copies[0], copies[2])
+
+
+def test_what_another_thread_draws_while_a_transform_is_loaded_changes_nothing(monkeypatch):
+    from src import augment as module
+
+    waveform, recipe = chirp_at(2.0), preset("default")
+    alone = augment(waveform, "shift+noise", recipe, "a")
+    load = module._transform
+
+    def interrupted(name, recipe):
+        random.random()
+        np.random.random()
+        return load(name, recipe)
+
+    monkeypatch.setattr(module, "_transform", interrupted)
+    again = augment(waveform, "shift+noise", recipe, "a")
+    np.testing.assert_array_equal(alone[0], again[0])
+    assert alone[1] == again[1]

@@ -70,17 +70,18 @@ def imports_of(path: Path) -> set[str]:
 FLOORS = [
     {"errors", "files", "quiet", "recipe", "paths", "storage", "workers", "calibration", "bootstrap", "pieces"}
     | {"layer_order"},
-    {"audio", "spectrogram", "augment", "bundle", "calls", "shard_files", "shard_cache", "litert"},
+    {"audio", "spectrogram", "augment", "bundle", "calls", "shard_files", "shard_cache", "litert"}
+    | {"losses", "optimizers", "devices", "checkpoints", "history"},
     {"competition", "folds", "metrics", "predictor", "synthesis", "sample_plan", "xeno_canto", "annotations"}
     | {"shards", "windows", "preparation", "waveforms"},
     {
         *("datasets", "mixing", "backbones", "soundscape", "outputs", "oof", "sample", "evaluation"),
         *("exploration", "measuring", "layouts", "options", "fitting", "validation_soundscapes"),
-        *("hub_modules", "audio_backbones", "model_table"),
+        *("hub_modules", "audio_backbones", "model_table", "splits", "embeddings", "heads", "many", "vae"),
     },
     {"classifier", "figures", "window_figures", "data_figures", "sound_figures", "page"}
-    | {"exploration_page", "evaluation_figures"},
-    {"training", "runs", "demo", "evaluated_run", "comparison"},
+    | {"exploration_page", "evaluation_figures", "vae_figures", "vae_windows"},
+    {"training", "networks", "runs", "demo", "evaluated_run", "comparison"},
 ]
 
 

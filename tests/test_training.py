@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, run
 
-from src import backbones, bundle, competition, folds, layouts, networks, oof, paths, runs, splits, training
+from src import backbones, bundle, classifier, competition, folds, layouts, networks, oof, paths, runs, splits, training
 from src.errors import UserError
 from src.history import History
 from src.predictor import Predictor
@@ -67,6 +67,14 @@ def test_the_run_says_what_it_was_and_what_it_cost(trained):
     history = pd.read_csv(trained / "history.csv")
     assert list(history.epoch) == [0, 1]
     assert history[["loss", "val_loss"]].notna().all(axis=None)
+    assert len(described["windows"]["sha256"]) == 64
+    assert described["machine"]["cores"] >= 1
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained / "tensorboard/network"), size_guidance={"tensors": 0})
+    events.Reload()
+    values = [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors("val_loss")]
+    np.testing.assert_allclose(values, history.val_loss, rtol=1e-5)
 
 
 def test_a_run_killed_outright_goes_on_and_ends_with_the_very_weights_of_an_undisturbed_one(prepared_sample, trained):
@@ -211,6 +219,18 @@ def test_a_head_on_embeddings_recognises_more_than_chance_in_seconds(prepared_sa
     described = json.loads((prepared_sample["folder"] / "runs/head/fold0/run.json").read_text())
     assert described["recipe"]["unfreeze"] == 0
     assert (prepared_sample["folder"] / "runs/head/fold0/history.png").stat().st_size > 5000
+
+
+def test_a_module_that_gives_no_features_or_takes_no_images_is_a_sentence(tmp_path):
+    class Maps(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float32), tf.TensorSpec([], tf.bool)])
+        def __call__(self, images, training=False):
+            return images
+
+    tf.saved_model.save(Maps(), str(tmp_path))
+    for size, complaint in (((8, 8), r"not \(batch, features\): not a headless model"), ((16, 16), "--image-size")):
+        with pytest.raises(UserError, match=complaint):
+            classifier.body(preset("default", image_size=size), backbones.get("b0"), tmp_path)
 
 
 def test_evaluate_scores_the_run_fits_the_threshold_and_puts_it_into_the_bundle(prepared_sample, trained):

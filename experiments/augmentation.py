@@ -4,9 +4,9 @@
     python -m experiments.augmentation --data $DATA/birds --nocall $DATA/nocall
 
 The original study's Table 2 (there: 76.1 % without, 82.3 shift, 82.3 pitch, 84.6 stretch, 88.3 noise at 0.015, with 20 species
-and another classifier). Here a copy of each training window is added for each augmentation, under folds
-grouped by source, a frozen mobilenet_v2_035 and a head. Twice the windows are twice the steps of training, so exact copies are
-a trial, too. An autoencoder's variants have a study of their own, vae.py. Costs about 35 CPU minutes for 429 recordings.
+and another classifier). Here a copy of each training window is added for each augmentation, under folds grouped by source, a
+frozen mobilenet_v2_035 and a head. Twice the windows are twice the steps of training, so exact copies are a trial, too. An
+autoencoder's variants have a study of their own, vae.py. Costs about 35 CPU minutes for 429 recordings.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ STUDY = Study(
                     "10 s every 5 s, four a recording", {**TEN_SECONDS, "hop_seconds": 5.0, "windows_per_recording": 4}
                 ),
             ),
-            "The clips without birds are of 5 s, so half of a window of 10 s of them is silence: AUROC and row F1 are flattered there.",
+            "The clips without birds are of 5 s, so half of a window of 10 s of them is silence: AUROC and row F1 are "
+            "flattered there.",
         ),
     ),
 )

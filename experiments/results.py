@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -61,7 +62,9 @@ class Results:
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / f"{name}.csv"
         self.recipes_path = folder / f"{name}.json"
-        self._lock = folder / f".{name}.lock"
+        # Never removed, or two could hold it at once; so it is kept where it is in nobody's way.
+        digest = sha256(str(self.path.absolute()).encode()).hexdigest()[:16]
+        self._lock = Path(tempfile.gettempdir()) / f"birdcall-{digest}.lock"
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -93,7 +96,6 @@ class Results:
             rows = pd.concat([rows[~same], pd.DataFrame([row])]) if len(rows) else pd.DataFrame([row])
             with written_whole(self.path) as temporary:
                 rows.to_csv(temporary, index=False, float_format="%.5g")
-        self._lock.unlink(missing_ok=True)
 
 
 def row_of(name: str, seed: int, fold: int | str, changes: dict, found: dict[str, float], cost: Cost) -> dict:

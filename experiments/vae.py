@@ -6,8 +6,8 @@
 The original study tried a convolutional autoencoder and gave it up. Here one is trained for each fold, on its training windows
 alone, and its variants of them teach a head on a frozen mobilenet_v2_035, under folds grouped by source. Twice the windows are
 twice the steps of training, so exact copies are a trial, too, and noise stands beside as an augmentation that costs nothing to
-learn. Writes docs/experiments/vae.png, too: windows, their reconstructions and variants. Costs about 45 CPU minutes for 429
-recordings, nearly all of it for 15 autoencoders.
+learn. Writes docs/experiments/vae.png, too: windows, their reconstructions and variants. Costs about 75 CPU minutes for 429
+recordings, 45 of them for 15 autoencoders.
 """
 
 from __future__ import annotations

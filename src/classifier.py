@@ -107,6 +107,11 @@ def _hub(image: Any, recipe: Recipe, backbone: Backbone, weights: Path | None) -
     if (low, high) != (0.0, 1.0):
         pixels = layers.Rescaling(high - low, low, name="range")(pixels)
     module = hub_modules.load_module(backbone, weights)
+    if not (callable(module) and hasattr(module, "variables") and hasattr(module, "trainable_variables")):
+        raise UserError(
+            f"{backbone.name}: the SavedModel cannot be called or does not list its variables: it is not a module of TF-Hub's "
+            "second format (TF2 SavedModel), which can be fine-tuned"
+        )
     layer = hub_modules.HubLayer(module, recipe.batch_statistics, name="backbone", trainable=recipe.unfreeze != 0)
     try:
         return layer(pixels)

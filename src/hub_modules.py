@@ -163,7 +163,7 @@ class HubLayer(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """(batch, features), found by asking the module: handles do not say it."""
-        return (input_shape[0], self._traced(tuple(input_shape[1:])).output_shapes[-1])
+        return (input_shape[0], *self._traced(tuple(input_shape[1:])).output_shapes[1:])
 
     def _traced(self, image_shape: tuple) -> Any:
         import tensorflow as tf

@@ -114,7 +114,7 @@ def draw(
         f"{found['blurred_db']:.2f}, {found['blurred_loud_db']:.2f})"
         for side, found in measured.items()
     ]
-    spread = f"variants by {recipe.vae_spread:g} deviations, {recipe.vae_residue:.0%} of the residue kept"
+    spread = f"variants at spread {recipe.vae_spread:g}, {recipe.vae_residue:.0%} of the residue kept"
     figure.suptitle(f"{'; '.join(said)}\n{spread}", fontsize=10)
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=80)

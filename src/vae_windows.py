@@ -86,7 +86,7 @@ def extended(
 
 def trained(prepared: Prepared, split: Split, recipe: Recipe, folder: Path, workers: int = 2) -> Vae:
     """The autoencoder of a fold: from <folder>/checkpoint_vae.npz, or trained on the original windows of split.train."""
-    design = Design()
+    design = design_of(recipe)
     keep = originals(split)
     vae = build(prepared.recipe.image_shape, design, recipe.seed)
     plan = plan_of(recipe, design, int(keep.sum()))
@@ -99,6 +99,12 @@ def trained(prepared: Prepared, split: Split, recipe: Recipe, folder: Path, work
     with readable(prepared):
         fit(vae, batches, plan, recipe, checkpoint, History(folder / "vae"))
     return vae
+
+
+def design_of(recipe: Recipe) -> Design:
+    """The network's numbers; who has no memory for its batches is told to ask for smaller ones, and gets them."""
+    design = Design()
+    return replace(design, batch=min(design.batch, recipe.batch_size))
 
 
 def originals(split: Split) -> np.ndarray:
@@ -173,7 +179,7 @@ def _batches(prepared: Prepared, keep: np.ndarray, size: int) -> Iterator[np.nda
 def settings_of(prepared: Prepared, split: Split, recipe: Recipe) -> str:
     """All that shapes the autoencoder of a fold: where this is the same, its weights are."""
     windows = hashlib.sha256("\n".join(prepared.contents).encode() + originals(split).tobytes()).hexdigest()
-    return f"{Design()!r} {prepared.recipe.image_shape} {recipe.vae_epochs} {recipe.seed} {windows}"
+    return f"{design_of(recipe)!r} {prepared.recipe.image_shape} {recipe.vae_epochs} {recipe.seed} {windows}"
 
 
 def _shard(folder: Path, number: int) -> Path:

@@ -13,27 +13,31 @@ import pandas as pd
 import pytest
 from conftest import ROOT, run
 
-from src import many
+from src import competition, folds, many
 from src.errors import UserError
 
 FAST = ["--model", "tiny", "--epochs", "1", "--steps-per-epoch", "4", "--batch-size", "16", "--workers", "1"]
 
 
 def test_all_folds_are_trained_a_process_each_and_again_nothing_is_left_to_do(prepared_sample):
+    recordings = competition.read_recordings(prepared_sample["data"])
+    table = folds.make_folds(recordings, 2, alike=prepared_sample["prepared"].alike())
+    folds.write_folds(prepared_sample["folder"] / "two.csv", table)
     base = ["--fold", "all", *FAST, "--data", prepared_sample["data"], "-o", "runs/every", "--jobs", 2]
+    base += ["--folds", "two.csv"]
     done = run("train.py", *base, cwd=prepared_sample["folder"])
     assert done.returncode == 0, done.stderr
-    assert "3 of 3 trained" in done.stdout
-    folders = [prepared_sample["folder"] / f"runs/every/fold{fold}" for fold in range(3)]
+    assert "2 of 2 trained" in done.stdout
+    folders = [prepared_sample["folder"] / f"runs/every/fold{fold}" for fold in range(2)]
     tables = [pd.read_parquet(folder / "oof.parquet") for folder in folders]
-    assert [set(table.fold) for table in tables] == [{0}, {1}, {2}]
+    assert [set(table.fold) for table in tables] == [{0}, {1}]
     assert all("window accuracy" in (folder / "train.log").read_text() for folder in folders)
     (folders[1] / "run.json").unlink()
     (folders[1] / "checkpoint_network.npz").write_bytes(b"damaged")
     again = run("train.py", *base, cwd=prepared_sample["folder"])
     assert again.returncode == 1
-    assert "2 of 3 trained" in again.stdout
-    assert again.stdout.count("is trained already with these settings") == 2
+    assert "1 of 2 trained" in again.stdout
+    assert again.stdout.count("is trained already with these settings") == 1
     assert "tiny fold 1: error: " in again.stdout
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
 from src.datasets import plain_batches, readable
@@ -38,8 +39,6 @@ def embed_images(
     identity: what the body is, to the last weight: another one must have another
     returns: float32 array [windows, features] in the index's order
     """
-    import tensorflow as tf
-
     answer = tf.function(lambda db: body(db, training=False), reduce_retracing=True)
 
     def of_shard(keep: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ Three kinds: an image network from TF-Hub, a network of audio (frozen, always), 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +54,7 @@ class Network:
     """A backbone and its head.
 
     body: Keras, float32 (batch, mels, frames) in dB -> features; None for a network of audio, which is `audio`
-    recipe: of the run; slow: the backbone's variables that are fine-tuned
+    recipe: of the run; identity: what the backbone is, to the last weight, "" for one that starts at random
     """
 
     backbone: Backbone
@@ -120,7 +119,8 @@ class Network:
         def answer(keep: np.ndarray) -> np.ndarray:
             return logits(found[keep]).numpy()
 
-        self._fit(self.head, plan, batches, answer, split, place, history)
+        checkpoint = place.checkpoint(plan.name)
+        training.fit(self.head, plan, batches, answer, split, self.recipe, checkpoint, history, strategy=self.strategy)
         return answer(split.validation)
 
     def fine_tune(self, prepared: Prepared, split: Split, place: Place, history: History) -> np.ndarray:
@@ -141,33 +141,16 @@ class Network:
                 prepared, keep, split.targets, split.background, of_share, epoch, plan.steps, self.workers, weights
             )
 
-        answer = self._answer(prepared)
-        self._fit(self.whole, plan, batches, answer, split, place, history, slow)
-        return answer(split.validation)
-
-    def _answer(self, prepared: Prepared) -> Callable[[np.ndarray], np.ndarray]:
         logits = training.answers(self.whole)
 
         def answer(keep: np.ndarray) -> np.ndarray:
             return training.predict_logits(logits, prepared, keep, self.recipe.batch_size, self.workers)
 
-        return answer
-
-    def _fit(
-        self,
-        model: keras.Model,
-        plan: optimizers.Plan,
-        batches: devices.Batches,
-        answer: Callable[[np.ndarray], np.ndarray],
-        split: Split,
-        place: Place,
-        history: History,
-        slow: list | tuple = (),
-    ) -> None:
         checkpoint = place.checkpoint(plan.name)
         training.fit(
-            model, plan, batches, answer, split, self.recipe, checkpoint, history, slow, strategy=self.strategy
+            self.whole, plan, batches, answer, split, self.recipe, checkpoint, history, slow, strategy=self.strategy
         )
+        return answer(split.validation)
 
     def listener(self) -> keras.Model:
         """The network as it goes to the field: float32 (batch, samples) -> probabilities; over features for a .tflite file."""

@@ -88,8 +88,8 @@ def _rated(kind: type, rates: Sequence[float]) -> type:
 @contextmanager
 def averaged(optimizer: Any, variables: Sequence[keras.Variable]) -> Iterator[None]:
     """The running mean of the weights in place of the last ones, within the block; nothing where none is kept."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    if not inner.use_ema or not int(inner.iterations):
+    inner = _averaging(optimizer)
+    if inner is None:
         yield
         return
     last = [tf.identity(variable.value) for variable in variables]
@@ -99,3 +99,16 @@ def averaged(optimizer: Any, variables: Sequence[keras.Variable]) -> Iterator[No
     finally:
         for variable, value in zip(variables, last):
             variable.assign(value)
+
+
+def take_average(optimizer: Any, variables: Sequence[keras.Variable]) -> None:
+    """Put the running mean of the weights in their place, for good; nothing where none is kept."""
+    inner = _averaging(optimizer)
+    if inner is not None:
+        inner.finalize_variable_values(variables)
+
+
+def _averaging(optimizer: Any) -> Any:
+    """The optimizer that keeps a running mean, which may be inside one that scales losses; None where there is none yet."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return inner if inner.use_ema and int(inner.iterations) else None

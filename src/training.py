@@ -152,9 +152,7 @@ def _take(optimizer: Any, variables: list, best: list[np.ndarray]) -> None:
         for variable, value in zip(variables, best):
             variable.assign(value)
         return
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    if inner.use_ema and int(inner.iterations):
-        inner.finalize_variable_values(variables)
+    optimizers.take_average(optimizer, variables)
 
 
 def answers(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:

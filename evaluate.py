@@ -15,13 +15,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.competition import PUBLIC_NOCALL_SHARE
 from src.errors import UserError, run_script
 
 if TYPE_CHECKING:
     from src.evaluated_run import EvaluatedRun, Settings
 
-# All-nocall scored this on the competition's public board: what is known of how many rows of a soundscape are empty.
-PUBLIC_NOCALL_SHARE = 0.544
 SHOWN_CONFUSIONS = 10
 SHOWN_ERRORS = 5
 

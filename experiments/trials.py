@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from src.splits import Split
 
 N_FOLDS = 5
-NOCALL_SHARE = 0.544  # of the competition's rows: what windows are weighted to for row F1
 GROUPED, RANDOM_RECORDINGS, RANDOM_WINDOWS = "grouped", "random recordings", "random windows"
 
 # What the head of a frozen backbone never meets: its results stay true when these change.
@@ -331,10 +330,11 @@ def figures(found: OutOfFold) -> dict[str, float]:
     from sklearn.metrics import roc_auc_score
 
     from src import fitting, metrics
+    from src.competition import PUBLIC_NOCALL_SHARE
     from src.oof import accuracies
 
     by_window, by_recording = accuracies(found)
-    answers = fitting.of_clips(found, NOCALL_SHARE)
+    answers = fitting.of_clips(found, PUBLIC_NOCALL_SHARE)
     threshold = np.ones(len(answers.group))
     for group, fitted in fitting.cross_fitted(answers, answers, uncalibrated=True).items():
         threshold[answers.group == group] = fitted.threshold

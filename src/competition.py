@@ -29,6 +29,8 @@ from src.storage import Stamp, is_remote, listing, name_of, place, read_text
 if TYPE_CHECKING:
     from src.storage import Place
 
+# All-nocall scored this on the public board: what is known of how many rows of a soundscape are empty.
+PUBLIC_NOCALL_SHARE = 0.544
 NOCALL = "nocall"
 UNKNOWN = "?"  # a timed label of something that is no class
 MISSING = "missing from disk"

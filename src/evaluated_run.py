@@ -21,6 +21,7 @@ from src import bundle, evaluation, evaluation_figures, layouts, runs, storage, 
 from src import oof as out_of_fold
 from src.audio import some_windows
 from src.bundle import Bundle
+from src.competition import PUBLIC_NOCALL_SHARE
 from src.errors import UserError
 from src.evaluation import Evaluation
 from src.files import sha256, write_json, written_whole
@@ -41,7 +42,7 @@ class Settings:
     keep_audio: a folder for the soundscapes as WAV, or None
     """
 
-    nocall_share: float = 0.544
+    nocall_share: float = PUBLIC_NOCALL_SHARE
     draws: int = 200
     seed: int = 0
     data: str = ""

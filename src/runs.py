@@ -7,7 +7,6 @@ runs/<model>/fold<k>/bundle/        what goes to the field
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -140,7 +139,7 @@ def write_run(
             "versions": versions(),
             "commit": commit(),
             "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
-            "windows": {"folder": str(prepared.folder), "sha256": digest(prepared)},
+            "windows": {"folder": str(prepared.folder), "sha256": prepared.digest},
             "parameters": network.parameters,
             "train_windows": int(split.train.sum()),
             "validation_windows": int(split.validation.sum()),
@@ -151,11 +150,6 @@ def write_run(
             "training_cpu_seconds": round(float(history.cpu_seconds.sum()), 1),  # all epochs, resumed or not
         },
     )
-
-
-def digest(prepared: Prepared) -> str:
-    """SHA-256 of the prepared windows: of their shards' checksums."""
-    return hashlib.sha256("\n".join(prepared.contents).encode()).hexdigest()
 
 
 def is_finished(folder: Path, settings: str) -> bool:

@@ -68,6 +68,11 @@ class Prepared:
     cache: ShardCache | None = None
     added: Added | None = None
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the windows: of their shards' checksums."""
+        return sha256("\n".join(self.contents).encode()).hexdigest()
+
     def local_shards(self, shards: Sequence[int]) -> Iterator[str]:
         """The paths of some shards' windows on this disk, in order; those of a remote folder are fetched ahead."""
         remote = [shard for shard in shards if storage.is_remote(self.shard_path(shard))]

@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.competition import PUBLIC_NOCALL_SHARE
 from src.errors import UserError, run_script
 
 if TYPE_CHECKING:
@@ -36,8 +35,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--nocall-share",
         type=float,
-        default=PUBLIC_NOCALL_SHARE,
-        help="expected share of rows without birds (%(default)s)",
+        help="expected share of rows without birds (the competition's, as far as it is known: 0.544)",
     )
     parser.add_argument("--bootstrap", type=int, default=200, metavar="N", help="draws of an interval (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws and the soundscapes (%(default)s)")
@@ -59,7 +57,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("give a run, or --submission and --truth")
     if bool(arguments.submission) != bool(arguments.truth):
         parser.error("--submission and --truth go together")
-    if not 0 < arguments.nocall_share < 1:
+    if arguments.nocall_share is not None and not 0 < arguments.nocall_share < 1:
         parser.error("--nocall-share must lie between 0 and 1")
     if arguments.bootstrap < 1 or arguments.minutes < 1:
         parser.error("--bootstrap and --minutes must be 1 or more")
@@ -80,10 +78,11 @@ def main(argv: list[str] | None = None) -> int:
 def evaluate_runs(arguments: argparse.Namespace) -> tuple[list[EvaluatedRun], int]:
     """Evaluate each run, and compare them if several were given. Returns them, and 1 if one of them failed."""
     from src import evaluated_run, evaluation
+    from src.competition import PUBLIC_NOCALL_SHARE
     from src.storage import absolute
 
     settings = evaluated_run.Settings(
-        nocall_share=arguments.nocall_share,
+        nocall_share=arguments.nocall_share or PUBLIC_NOCALL_SHARE,
         draws=arguments.bootstrap,
         seed=arguments.seed,
         data=arguments.data,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.errors import UserError
-from src.recipe import Recipe, changed
+from src.recipe import Recipe, changed, preset
 
 if TYPE_CHECKING:
     from src.augment import Clips
@@ -119,10 +119,10 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
     teaching = parser.add_argument_group("what a window teaches")
     secondary = teaching.add_mutually_exclusive_group()
-    secondary.add_argument("--secondary-weight", type=float, metavar="W", help="target of a species named as secondary")
-    secondary.add_argument("--mask-secondary", action="store_true", default=None, help="leave it out of the loss")
+    secondary.add_argument("--secondary-weight", type=float, metavar="W", help="target of a secondary species")
+    secondary.add_argument("--mask-secondary", action="store_true", default=None, help="leave it out (default)")
     teaching.add_argument("--label-smoothing", type=float)
-    teaching.add_argument("--class-balance", type=float, metavar="POWER", help="of rarity, from 0 (none) to 1")
+    teaching.add_argument("--class-balance", type=float, metavar="POWER", help="of rarity, from 0 (none) to 1 (0.5)")
     teaching.add_argument("--call-weight", type=float, metavar="POWER", help="of a window's call score")
 
     fitting = parser.add_argument_group("training")
@@ -149,15 +149,20 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def training_recipe(arguments: argparse.Namespace, prepared: Recipe, backbone: Backbone) -> Recipe:
-    """The recipe of the prepared windows with what `add_training` was given. A network of audio is frozen unless asked for."""
+    """What `add_training` was given, else the preset's numbers, for windows that were prepared by `prepared`.
+
+    A network of audio is frozen unless asked for.
+    """
     frozen = arguments.freeze or (backbone.kind == "audio" and arguments.unfreeze is None)
     if arguments.augment == "vae" and backbone.kind == "audio":
         raise UserError(f"{backbone.name} hears audio, and an autoencoder makes spectrograms: leave --augment vae out")
-    copies = arguments.vae_copies
+    copies, masked = arguments.vae_copies, arguments.mask_secondary
+    if arguments.secondary_weight is not None:
+        masked = False
     if arguments.augment != "vae" and copies:
         raise UserError("--vae-copies is of --augment vae: give both or neither")
     return changed(
-        prepared,
+        preset(prepared.name).on_windows_of(prepared),
         backbone=backbone.name,
         unfreeze=0 if frozen else arguments.unfreeze,
         image_size=arguments.image_size and tuple(arguments.image_size),
@@ -169,7 +174,7 @@ def training_recipe(arguments: argparse.Namespace, prepared: Recipe, backbone: B
         vae_spread=arguments.vae_spread,
         vae_residue=arguments.vae_residue,
         secondary_target=arguments.secondary_weight,
-        mask_secondary=arguments.mask_secondary,
+        mask_secondary=masked,
         label_smoothing=arguments.label_smoothing,
         class_balance=arguments.class_balance,
         call_weight=arguments.call_weight,

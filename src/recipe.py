@@ -75,11 +75,13 @@ class Recipe:
     vae_residue: float = 0.0  # share of what the autoencoder cannot say of a window, its texture, that a variant keeps
 
     # What a window teaches.
-    secondary_target: float = 0.5  # training target of a species named in secondary_labels; 0: as if it were not named
-    mask_secondary: bool = False  # leave such a species out of the window's loss instead
+    mask_secondary: bool = (
+        True  # a species named in secondary_labels is left out of the loss of that recording's windows
+    )
+    secondary_target: float = 0.5  # if not: its training target; 0: as if it were not named
     label_smoothing: float = 0.0
     class_balance: float = (
-        0.0  # a window's weight falls with this power of its species' number of windows; 1: all alike
+        0.5  # a window's weight falls with this power of its species' number of windows; 1: all alike
     )
     call_weight: float = 0.0  # and grows with this power of its call score over its recording's best; 0: not at all
 
@@ -102,7 +104,7 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     warmup_epochs: float = 1.0
-    epochs: int = 20
+    epochs: int = 15
     steps_per_epoch: int = 0  # 0: all training windows once
     patience: int = 0  # epochs without a better loss on the next fold, which is then not learned from; 0: all epochs
     average: float = 0.0  # momentum of the running mean of the weights that is kept in the end; 0: the last weights
@@ -208,6 +210,11 @@ class Recipe:
         digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:8]}"
 
+    def on_windows_of(self, prepared: Recipe) -> Recipe:
+        """This recipe with the fields that shaped the windows taken from the recipe they were prepared by."""
+        names = [field.name for field in fields(self)]
+        return replace(self, **{name: getattr(prepared, name) for name in names[: names.index("augment_seed") + 1]})
+
     def to_dict(self) -> dict:
         """As plain values for JSON."""
         return asdict(self)
@@ -231,7 +238,7 @@ def _of_this_version(values: dict) -> dict:
     if "freeze" in values:
         values["unfreeze"] = 0 if values.pop("freeze") else -1
         values = {"level_bands": False, "batch_statistics": True, "backbone_rate": 1.0, **values}
-    return values
+    return {"mask_secondary": False, "class_balance": 0.0, **values}
 
 
 PRESETS = {
@@ -253,6 +260,9 @@ PRESETS = {
         fmin_hz=1400.0,
         fmax_hz=11025.0,
         augment=("shift", "pitch", "stretch", "noise"),
+        mask_secondary=False,
+        secondary_target=0.0,
+        class_balance=0.0,
         background_probability=0.0,
         mixup_probability=0.0,
         gain_db=0.0,

@@ -37,7 +37,7 @@ def test_targets_hold_the_primary_species_the_secondary_ones_and_nothing_for_noc
     assert (split.targets[birds, primary[birds].astype(int)] == 1).all()
     with_secondary = (windows.secondary != "").to_numpy()
     assert with_secondary.any()
-    assert (split.targets[with_secondary] == 0.5).any(axis=1).all()
+    assert (split.targets[with_secondary] == MASKED).any(axis=1).all()
 
 
 def test_a_copy_over_a_background_that_is_validated_is_not_learned_from(prepared_sample, split):
@@ -102,16 +102,15 @@ def of(prepared_sample: dict, **changes):
 
 
 def test_secondary_species_are_taught_as_much_as_asked_for_or_left_out_of_the_loss(prepared_sample, split):
-    secondary = split.targets == 0.5
-    assert secondary.any()
-    assert (of(prepared_sample, secondary_target=0.2).targets[secondary] == np.float32(0.2)).all()
-    masked = of(prepared_sample, mask_secondary=True)
-    assert (masked.targets[secondary] == MASKED).all()
-    np.testing.assert_array_equal(masked.targets[~secondary], split.targets[~secondary])
+    masked = split.targets == MASKED
+    assert masked.any()
+    taught = of(prepared_sample, mask_secondary=False, secondary_target=0.2)
+    assert (taught.targets[masked] == np.float32(0.2)).all()
+    np.testing.assert_array_equal(taught.targets[~masked], split.targets[~masked])
 
 
 def test_balanced_classes_weigh_the_same_in_sum_and_weights_are_one_on_average(prepared_sample, split):
-    assert (split.weights == 1).all()
+    assert (of(prepared_sample, class_balance=0.0).weights == 1).all()
     balanced = of(prepared_sample, class_balance=1.0)
     learned = balanced.windows[balanced.train].assign(weight=balanced.weights[balanced.train])
     assert learned.weight.mean() == pytest.approx(1, abs=1e-5)
@@ -120,7 +119,7 @@ def test_balanced_classes_weigh_the_same_in_sum_and_weights_are_one_on_average(p
 
 
 def test_a_window_that_calls_less_than_its_recording_s_best_counts_less(prepared_sample):
-    weighted = of(prepared_sample, call_weight=1.0)
+    weighted = of(prepared_sample, call_weight=1.0, class_balance=0.0)
     birds = weighted.windows[weighted.windows.ebird_code != "nocall"].assign(
         weight=weighted.weights[weighted.windows.ebird_code != "nocall"]
     )

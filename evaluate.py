@@ -128,7 +128,10 @@ def show(done: EvaluatedRun, drawn: int) -> None:
     print(f"  {'threshold':30} {found.threshold:.3f}  (now in the bundles, fitted on {done.kept})")
     calibration = found.fitted.calibration
     print(f"  {'calibration':30} {calibration.slope:.2f} x logit {calibration.intercept:+.2f}  (in the bundles, too)")
-    print(f"\nthresholds and their row F1 on {found.fitted_on}, each fitted on other sources; kept: {found.chosen}")
+    fitted = (
+        "each fitted on other sources" if found.fitted_elsewhere else "fitted on these very rows, for want of others"
+    )
+    print(f"\nthresholds and their row F1 on {found.fitted_on}, {fitted}; kept: {found.chosen}")
     print(found.decisions.to_string(index=False, float_format="%.3f"))
     print("\n" + found.per_species.to_string(index=False, float_format="%.2f", na_rep=""))
     if len(found.confusions):

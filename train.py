@@ -19,9 +19,13 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src import options
 from src.errors import UserError, run_script
+
+if TYPE_CHECKING:
+    from src.networks import Place
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -88,26 +92,29 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
     shards.check_labels(prepared, recordings)
     backbone = backbones.get(model, arguments.sample_rate, arguments.window_seconds)
     recipe = options.training_recipe(arguments, prepared.recipe, backbone)
+    if told := options.unread(arguments, backbone):
+        print(told, file=sys.stderr)
     table = folds.read_folds(arguments.folds)
     folds.match_alike(prepared.alike(), table, arguments.folds)
     split = splits.split_fold(prepared, table, fold, recipe)
     splits.check_learnable(split, fold, arguments.keep_going)
 
-    settings = f"{recipe!r} {split.digest} {arguments.weights or backbone.path}"
+    network = networks.open_network(backbone, recipe, split.labels, arguments.weights, strategy, arguments.workers)
+    settings = f"{recipe!r} {split.digest} {prepared.digest} {network.identity}"
     place = networks.Place(paths.fold_folder(arguments.output or paths.RUNS / backbone.name, fold), settings)
     if runs.is_finished(place.folder, settings) and not arguments.restart:
         print(f"{place.folder} is trained already with these settings; --restart trains anew", file=sys.stderr)
         return 0
-    network = networks.open_network(backbone, recipe, split.labels, arguments.weights, strategy, arguments.workers)
-    go_on_or_begin(place.folder, arguments, devices.is_chief(strategy))
+    go_on_or_begin(place, arguments, devices.is_chief(strategy))
     if recipe.vae_copies:
         prepared = vae_windows.extended(prepared, split, recipe, place.folder, strategy, arguments.workers)
         split = splits.split_fold(prepared, table, fold, recipe)
 
-    history = History(place.folder)
+    history, embedding_cpu_seconds = History(place.folder), 0.0
     if network.has_head_stage:
         store = paths.embeddings_folder(root, data)
-        embeddings = network.embed(prepared, recordings, store, options.clips_of(arguments, prepared.recipe))
+        clips = options.clips_of(arguments, prepared.recipe)
+        embeddings, embedding_cpu_seconds = network.embed(prepared, recordings, store, clips)
         logits = network.fit_head(embeddings, split, place, history)
     if network.is_fine_tuned:
         logits = network.fine_tune(prepared, split, place, history)
@@ -117,7 +124,8 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
         history.draw()
         oof.write(place.folder, predictions)
         difference = runs.publish(place.folder, network, recordings, predictions)
-        runs.write_run(place.folder, prepared, network, split, settings, history.table(), started, difference)
+        spent = vae_windows.cpu_seconds(place.folder) + embedding_cpu_seconds + float(history.table().cpu_seconds.sum())
+        runs.write_run(place, prepared, network, split, started, spent, difference)
     devices.together(strategy)
 
     by_window, by_recording = oof.accuracies(oof.as_arrays(predictions, split.labels))
@@ -127,17 +135,18 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
     return 0
 
 
-def go_on_or_begin(folder: Path, arguments: argparse.Namespace, chief: bool) -> None:
+def go_on_or_begin(place: Place, arguments: argparse.Namespace, chief: bool) -> None:
     """Keep what is in the fold's folder, or make room for a new training, as --resume and --restart say."""
     from src import runs
 
-    begun = runs.has_begun(folder)
+    begun = runs.has_begun(place.folder)
     if arguments.resume and not begun:
-        raise UserError(f"{folder}: no checkpoint there, so there is nothing to resume")
+        raise UserError(f"{place.folder}: no checkpoint there, so there is nothing to resume")
     if begun and not arguments.restart:
-        print(f"going on after the last finished epoch in {folder}; --restart trains anew", file=sys.stderr)
+        place.check()
+        print(f"going on after the last finished epoch in {place.folder}; --restart trains anew", file=sys.stderr)
     elif chief:
-        runs.begin(folder)
+        runs.begin(place.folder)
 
 
 if __name__ == "__main__":

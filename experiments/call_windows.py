@@ -78,7 +78,7 @@ def embed(prepared, recipe, store: Path):
     recipe = changed(recipe, backbone=BACKBONE, unfreeze=0)
     strategy = tf.distribute.get_strategy()
     network = networks.open_network(backbones.get(BACKBONE), recipe, prepared.labels, None, strategy)
-    return network.embed(prepared, None, store)
+    return network.embed(prepared, None, store)[0]
 
 
 def judge(prepared, recordings, features, number: int, quiet_share: float, seed: int) -> dict:

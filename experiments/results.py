@@ -11,7 +11,6 @@ file always being whole.
 from __future__ import annotations
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from experiments.trials import N_FOLDS, Trial, locked
-from src.files import write_json, write_text, written_whole
+from experiments.trials import N_FOLDS, Trial
+from src.files import locked, write_json, write_text, written_whole
+from src.runs import commit
 
 if TYPE_CHECKING:
     from experiments.trials import Cost
@@ -109,16 +109,6 @@ def row_of(name: str, seed: int, fold: int | str, changes: dict, found: dict[str
         "windows_cpu_seconds": cost.windows_cpu_seconds,
         "changes": json.dumps(changes),
     }
-
-
-def commit() -> str:
-    """The state of the code: git's commit, with a + where files differ from it; "" where git does not say."""
-    command = ["git", "describe", "--always", "--abbrev=8", "--exclude=*", "--dirty=+"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
-    except OSError:
-        return ""
-    return done.stdout.strip()
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:

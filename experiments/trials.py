@@ -10,14 +10,11 @@ not by the trial's name, so trials of several studies share it; a training that 
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import json
 import shutil
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -25,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError
-from src.files import write_json, write_text
+from src.files import locked, write_json, write_text
 from src.recipe import Recipe, preset
 
 if TYPE_CHECKING:
@@ -213,7 +210,9 @@ class Bench:
         started = time.process_time()
         source, workers = self.source.to_dict(), Workers(jobs=1)  # one: of others the CPU seconds are not seen
         prepared = preparation.prepare(self.recordings, recipe, folder, source, workers=workers)
-        return prepared, _keep(costs, time.process_time() - started)
+        spent = round(time.process_time() - started, 2)
+        write_json(costs, spent)
+        return prepared, spent
 
     def _vary(self, prepared: Prepared, found: Split, recipe: Recipe, folder: Path) -> tuple[Prepared, float]:
         """The windows with an autoencoder's variants of them, and the CPU seconds of both.
@@ -257,19 +256,8 @@ class Bench:
         """What the backbone as it is published makes of the windows, and the CPU seconds that this once took."""
         from src import paths, storage
 
-        identity = sha256(network.identity.encode()).hexdigest()[:8]
-        costs = self.work / "costs" / f"{prepared.recipe.prepared_id}-{network.backbone.name}-{identity}.json"
         store = paths.embeddings_folder(storage.place(str(self.work)), storage.place(self.source.data))
-        started = time.process_time()
-        embeddings = network.embed(prepared, self.recordings, store)
-        return embeddings, _keep(costs, time.process_time() - started)
-
-
-def _keep(path: Path, cpu_seconds: float) -> float:
-    """The cost that was noted first: later, what it was paid for is there."""
-    if not path.is_file():
-        write_json(path, round(cpu_seconds, 2))
-    return json.loads(path.read_text(encoding="utf-8"))
+        return network.embed(prepared, self.recordings, store)
 
 
 def _begin(folder: Path, settings: str) -> None:
@@ -281,19 +269,6 @@ def _begin(folder: Path, settings: str) -> None:
         if left.name != ".lock":
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     write_text(path, settings)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Only one process at a time; another one waits. The system lets go of it when a process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that holds {path}", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def split(trial: Trial, prepared: Prepared, recordings: pd.DataFrame, recipe: Recipe, seed: int, fold: int) -> Split:

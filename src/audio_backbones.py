@@ -55,17 +55,23 @@ class AudioModel:
         heard = self.pieces.size or self.sample_rate
         self.features = int(embed(np.zeros((1, heard), np.float32)).shape[1])
 
-    def embed(self, waveforms: np.ndarray) -> np.ndarray:
-        """Embeddings of windows: float32 [n, samples] at `sample_rate`, unit scale -> float32 [n, features]."""
+    @property
+    def parameters(self) -> int:
+        """Numbers in the module; 0 where they cannot be counted, in a .tflite file."""
+        variables = getattr(self.module, "variables", None) or ()
+        return sum(int(np.prod(variable.shape)) for variable in variables)
+
+    def embed(self, waveforms: np.ndarray, batch_size: int = EMBED_BATCH) -> np.ndarray:
+        """Embeddings of windows, so many at once: float32 [n, samples] at `sample_rate`, unit scale -> [n, features]."""
         if waveforms.ndim != 2:
             raise ValueError(f"waveforms must be [n, samples], not {list(waveforms.shape)}")
-        found = [self._embed(part) for part in _batches(waveforms.astype(np.float32, copy=False))]
+        found = [self._embed(part) for part in _batches(waveforms.astype(np.float32, copy=False), batch_size)]
         return np.concatenate(found) if found else np.zeros((0, self.features), np.float32)
 
 
-def _batches(waveforms: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(waveforms), EMBED_BATCH):
-        yield waveforms[start : start + EMBED_BATCH]
+def _batches(waveforms: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(waveforms), size):
+        yield waveforms[start : start + size]
 
 
 def _pieces(backbone: Backbone) -> Pieces:

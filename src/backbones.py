@@ -245,6 +245,17 @@ def cache_folder(handle: str) -> Path:
     return Path(root) / hashlib.sha1(handle.encode()).hexdigest()
 
 
+def kept_by_kagglehub(backbone: Backbone) -> str | None:
+    """The folder of a backbone's weights in kagglehub's own cache; None if it has none."""
+    root = Path(os.environ.get("KAGGLEHUB_CACHE") or "~/.cache/kagglehub").expanduser()
+    if not backbone.kaggle or not root.is_dir():
+        return None  # without importing it, which takes longer than listing all models
+    from kagglehub.cache import Cache
+    from kagglehub.handle import parse_model_handle
+
+    return Cache().load_from_cache(parse_model_handle(backbone.kaggle))
+
+
 def cached(backbone: Backbone) -> tuple[str, Path] | None:
     """The handle and folder of the newest version of a backbone's weights in the cache; None if there is none."""
     for handle in backbone.handles:

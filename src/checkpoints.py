@@ -46,20 +46,29 @@ class Checkpoint:
         """
         if not self.path.exists():
             return 0, []
+        self.check()
         try:
             with np.load(self.path) as stored:
-                if str(stored["settings"]) != self.settings:
-                    raise UserError(
-                        f"{self.path} is of a training with other options, windows or folds; give the same ones to go on, "
-                        "--restart to train anew, or -o for another folder"
-                    )
                 values = [stored[f"v{number}"] for number in range(len(variables))]
                 best = [stored[f"b{number}"] for number in range(sum(name.startswith("b") for name in stored.files))]
                 epochs_done = int(stored["epochs_done"])
             for variable, value in zip(variables, values):
                 variable.assign(value)
-        except UserError:
-            raise
         except Exception as error:  # zipfile, numpy and Keras each have their own for a damaged file
             raise UserError(f"{self.path} cannot be used ({error}); --restart trains anew") from error
         return epochs_done, best
+
+    def check(self) -> None:
+        """Raise UserError for a checkpoint of another training or a damaged one, if there is one."""
+        if not self.path.exists():
+            return
+        try:
+            with np.load(self.path) as stored:
+                settings = str(stored["settings"])
+        except Exception as error:  # as in `restore`
+            raise UserError(f"{self.path} cannot be used ({error}); --restart trains anew") from error
+        if settings != self.settings:
+            raise UserError(
+                f"{self.path} is of a training with other options, windows or folds; give the same ones to go on, "
+                "--restart to train anew, or -o for another folder"
+            )

@@ -7,6 +7,7 @@ write(Path("runs/comparison"), table, [done_b3, done_b6], remarks)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,8 @@ def compare(runs: Sequence[EvaluatedRun], settings: Settings) -> tuple[pd.DataFr
         remarks.append("the runs have different folds, so their scores are of different recordings")
     if len(runs) > 1:
         try:
-            oof, soundscapes = ensemble(runs)
-            found = evaluation.evaluate(oof, settings.nocall_share, soundscapes, settings.draws, settings.seed)
+            (oof, soundscapes), members = ensemble(runs)
+            found = evaluation.evaluate(oof, settings.nocall_share, soundscapes, settings.draws, settings.seed, members)
             name = f"ensemble of the {len(runs)}: mean of probabilities"
             paid = {key: sum(one[key] for one in costs) for key in costs[0]}
             rows.append(_row(name, "those that all validated", found, paid))
@@ -78,8 +79,13 @@ def _row(name: str, folds: str, found: Evaluation, paid: dict[str, float]) -> di
     return {**row, "threshold": found.threshold, "chosen": found.chosen, **paid}
 
 
-def ensemble(runs: Sequence[EvaluatedRun]) -> tuple[OutOfFold, Answers | None]:
-    """The mean of the runs' probabilities, of windows that all of them validated, and of soundscapes if they all heard the same.
+Judged = tuple[OutOfFold, Answers | None]
+
+
+def ensemble(runs: Sequence[EvaluatedRun]) -> tuple[Judged, list[Judged]]:
+    """The mean of the runs' probabilities, and each run's, of windows that all of them validated.
+
+    With each the soundscapes of folds that all runs have, None if they did not all hear the same.
 
     Raises UserError with the reason where that means nothing: other species, other folds, no window in common.
     """
@@ -102,27 +108,42 @@ def ensemble(runs: Sequence[EvaluatedRun]) -> tuple[OutOfFold, Answers | None]:
                 raise UserError(
                     f"{one.run} and {first.run} are of different folds ({column} differs): train on the same ones"
                 )
-    mean = np.mean([one.oof.probabilities[place] for one, place in zip(runs, places)], axis=0, dtype=np.float64)
-    own, place = first.oof, places[0]
-    windows = own.windows.iloc[place].reset_index(drop=True)
-    oof = OutOfFold(
-        own.labels, windows, mean.astype(np.float32), own.primary[place], own.present[place], own.secondary[place]
-    )
-    return oof, _same_soundscapes([one.soundscapes for one in runs], own.labels)
+    clips = []
+    for one, place in zip(runs, places):
+        own, windows = one.oof, one.oof.windows.iloc[place].reset_index(drop=True)
+        clips.append(
+            OutOfFold(
+                own.labels,
+                windows,
+                own.probabilities[place],
+                own.primary[place],
+                own.present[place],
+                own.secondary[place],
+            )
+        )
+    heard = _same_soundscapes([one.soundscapes for one in runs], first.oof.labels)
+    members = list(zip(clips, heard or [None] * len(runs)))
+    mean = replace(clips[0], probabilities=_mean([one.probabilities for one in clips]))
+    together = replace(heard[0], probabilities=_mean([one.probabilities for one in heard])) if heard else None
+    return (mean, together), members
 
 
-def _same_soundscapes(heard: Sequence[Sequence[pd.DataFrame]], labels: tuple[str, ...]) -> Answers | None:
-    """The mean answers to the soundscapes of folds that all runs have, if they are the same ones."""
+def _mean(probabilities: Sequence[np.ndarray]) -> np.ndarray:
+    return np.mean(probabilities, axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _same_soundscapes(heard: Sequence[Sequence[pd.DataFrame]], labels: tuple[str, ...]) -> list[Answers]:
+    """Each run's answers to the soundscapes of folds that all runs have; none if they are not the same ones."""
     of_fold = [{int(table.fold.iloc[0]): table for table in tables} for tables in heard]
-    means = []
+    kept: list[list[pd.DataFrame]] = [[] for _ in heard]
     for fold in sorted(set.intersection(*(set(tables) for tables in of_fold))):
         tables = [one[fold] for one in of_fold]
         described = [table.drop(columns=list(labels)).reset_index(drop=True) for table in tables]
         if not all(one.equals(described[0]) for one in described):
-            return None
-        mean = np.mean([table[list(labels)].to_numpy() for table in tables], axis=0, dtype=np.float64)
-        means.append(pd.concat([described[0], pd.DataFrame(mean, columns=list(labels), dtype=np.float32)], axis=1))
-    return validation_soundscapes.answers(means, labels) if means else None
+            return []
+        for of_run, table in zip(kept, tables):
+            of_run.append(table)
+    return [validation_soundscapes.answers(of_run, labels) for of_run in kept] if kept[0] else []
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,11 +28,15 @@ EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {
 
 @dataclass(frozen=True)
 class Share:
-    """One reader's part of the training windows and of each batch: the `index`-th of `count`, `batch_size` windows at once."""
+    """One reader's part of the training windows and of each batch: the `index`-th of `count`.
+
+    batch_size: windows at once; a_step: so many batches of them a step, one for each device that the reader feeds
+    """
 
     index: int
     count: int
     batch_size: int
+    a_step: int = 1
 
     def of(self, recipe: Recipe) -> Recipe:
         """The recipe with the batch of this part, and random numbers of its own."""
@@ -54,6 +59,8 @@ def start(strategy: str = "", mixed_precision: bool = False) -> tf.distribute.St
     if mixed_precision and gpus:
         # By rewriting graphs, since a TF-Hub module's own is in float32 whatever policy Keras has.
         tf.config.optimizer.set_experimental_options({"auto_mixed_precision": True})
+    if mixed_precision and not gpus:
+        print("TensorFlow sees no GPU: --mixed-precision changes nothing", file=sys.stderr)
     if not gpus:
         # The same sums in the same order, so that a resumed training ends with the very weights of an undisturbed one.
         tf.config.experimental.enable_op_determinism()
@@ -97,7 +104,7 @@ def _check_cluster() -> None:
 
 
 def each_batch(strategy: tf.distribute.Strategy, batches: Batches, epoch: int, batch_size: int) -> Iterable:
-    """One epoch's batches for `on_replicas`: each reader makes its own share of them.
+    """One epoch's batches, one a step: each reader makes its own share of them.
 
     Raises UserError if the batch cannot be shared equally.
     """
@@ -110,7 +117,8 @@ def each_batch(strategy: tf.distribute.Strategy, batches: Batches, epoch: int, b
 
     def of_reader(context: tf.distribute.InputContext) -> tf.data.Dataset:
         size = context.get_per_replica_batch_size(batch_size)
-        made = batches(epoch, Share(context.input_pipeline_id, context.num_input_pipelines, size))
+        fed = context.num_replicas_in_sync // context.num_input_pipelines
+        made = batches(epoch, Share(context.input_pipeline_id, context.num_input_pipelines, size, fed))
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return made.with_options(options)

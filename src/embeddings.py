@@ -1,7 +1,7 @@
 """What a frozen backbone makes of every prepared window: computed once, kept, and used by every head, fold and seed.
 
-    features = embed_images(body, identity, prepared, store)              # float32 [windows, features]
-    features = embed_audio(model, identity, prepared, recordings, store, clips)
+    features, cpu_seconds = embed_images(body, identity, prepared, store)              # float32 [windows, features]
+    features, cpu_seconds = embed_audio(model, identity, prepared, recordings, store, clips)
 
 Kept in `store`, a file for each shard, named by what they were made of: a run that is killed goes on with the next shard,
 and windows that were prepared anew are embedded anew, those of unchanged shards are not.
@@ -10,6 +10,7 @@ and windows that were prepared anew are embedded anew, those of unchanged shards
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from src.datasets import plain_batches, readable
-from src.files import written_whole
+from src.files import locked, write_text, written_whole
 from src.waveforms import windows_of
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 
 def embed_images(
     body: keras.Model, identity: str, prepared: Prepared, store: Path, batch_size: int = 32, workers: int = 2
-) -> np.ndarray:
+) -> tuple[np.ndarray, float]:
     """Features of all windows by `body`, a model of float32 (batch, mels, frames) in dB -> (batch, features).
 
     identity: what the body is, to the last weight: another one must have another
-    returns: float32 array [windows, features] in the index's order
+    returns: float32 array [windows, features] in the index's order, and the CPU seconds it took when it was made
     """
     answer = tf.function(lambda db: body(db, training=False), reduce_retracing=True)
 
@@ -55,7 +56,8 @@ def embed_audio(
     recordings: pd.DataFrame,
     store: Path,
     clips: Clips | None = None,
-) -> np.ndarray:
+    batch_size: int = 32,
+) -> tuple[np.ndarray, float]:
     """Features of all windows by a model of audio, from the recordings themselves. Arguments and result as in embed_images.
 
     recordings: columns filename, path; clips: for copies over a background. Raises UserError as waveforms.windows_of does.
@@ -67,7 +69,7 @@ def embed_audio(
         order = {window: row for row, window in enumerate(part.index.window)}
         found = np.zeros((len(order), model.features), np.float32)
         for numbers, waveforms in windows_of(part, recordings, model.sample_rate, clips):
-            found[[order[number] for number in numbers]] = model.embed(waveforms)
+            found[[order[number] for number in numbers]] = model.embed(waveforms, batch_size)
         return found
 
     return _by_shard(of_shard, identity, prepared, store)
@@ -75,19 +77,28 @@ def embed_audio(
 
 def _by_shard(
     of_shard: Callable[[np.ndarray], np.ndarray], identity: str, prepared: Prepared, store: Path
-) -> np.ndarray:
+) -> tuple[np.ndarray, float]:
     shards = prepared.index.shard.to_numpy()
     paths = dict(_places(identity, prepared, store))
     missing = [shard for shard, path in paths.items() if not path.exists()]
     for shard in tqdm(missing, unit="shard", desc="embedding", disable=not missing):
-        features = of_shard(shards == shard).astype(np.float32, copy=False)
-        with written_whole(paths[shard]) as temporary:
-            np.save(temporary, features)
+        # Several folds at once want the same: one makes it, the others wait for it.
+        with locked(paths[shard].with_suffix(".lock")):
+            if paths[shard].exists():
+                continue
+            started = time.process_time()
+            prepared.check_unchanged()
+            features = of_shard(shards == shard).astype(np.float32, copy=False)
+            write_text(paths[shard].with_suffix(".cpu"), f"{time.process_time() - started:.3f}")
+            with written_whole(paths[shard]) as temporary:
+                np.save(temporary, features)
+        paths[shard].with_suffix(".lock").unlink(missing_ok=True)
     parts = [np.load(path, mmap_mode="r") for path in paths.values()]
     together = np.empty((len(shards), parts[0].shape[1]), np.float32)
     for shard, part in zip(paths, parts):
         together[shards == shard] = part
-    return together
+    costs = [path.with_suffix(".cpu") for path in paths.values()]
+    return together, sum(float(path.read_text()) for path in costs if path.is_file())
 
 
 def _places(identity: str, prepared: Prepared, store: Path) -> Iterator[tuple[int, Path]]:

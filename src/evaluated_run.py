@@ -78,6 +78,7 @@ class EvaluatedRun:
 def evaluate_run(run: Path, settings: Settings) -> EvaluatedRun:
     """Evaluate a run, or one fold of it. Raises UserError, with the run's name, for what makes that impossible."""
     folders = evaluation.folds_of(run)
+    runs.check_alike(folders)
     bundles = bundle.find([folder / "bundle" for folder in folders])
     oof = out_of_fold.read(folders, bundles[0].labels)
     remarks: list[str] = []
@@ -86,7 +87,7 @@ def evaluate_run(run: Path, settings: Settings) -> EvaluatedRun:
     if settings.minutes:
         for folder, one in zip(folders, bundles):
             try:
-                table = _soundscapes(folder, one, recordings, settings)
+                table = _soundscapes(folder, one, recordings, settings, len(folders))
             except UserError as error:
                 if settings.background:  # which was asked for
                     raise
@@ -134,16 +135,18 @@ def _recordings(folders: Sequence[Path], settings: Settings, remarks: list[str])
         return None
 
 
-def _soundscapes(folder: Path, one: Bundle, recordings: pd.DataFrame | None, settings: Settings) -> pd.DataFrame | None:
+def _soundscapes(
+    folder: Path, one: Bundle, recordings: pd.DataFrame | None, settings: Settings, n_folds: int
+) -> pd.DataFrame | None:
     """A fold's answered soundscapes, mixed anew only if something about them changed; None where they cannot be made."""
     options = Options(settings.minutes, settings.nocall_share, seed=settings.seed)
     digests = [sha256(folder / "oof.parquet"), *(sha256(one.folder / graph) for graph in one.graphs)]
-    made = f"{options} {settings.background} {' '.join(digests)}"
+    made = f"{options} {settings.background} {n_folds if settings.background else 1} {' '.join(digests)}"
     table = validation_soundscapes.read(folder, made)
     if recordings is None or (table is not None and settings.keep_audio is None):
         return table
     windows = pd.read_parquet(folder / "oof.parquet")
-    material = validation_soundscapes.material_of(windows, recordings, settings.background)
+    material = validation_soundscapes.material_of(windows, recordings, settings.background, n_folds)
     if material is None:
         return None
     mixed = validation_soundscapes.minutes(material, one.recipe, options)
@@ -166,8 +169,14 @@ def _doubts(run: Path, found: Evaluation, folds: int) -> list[str]:
     scores, remarks = found.scores, []
     if folds == 1:
         remarks.append(f"{run}: one fold only; what is fitted was judged on other sources of the same fold")
-    if scores["sources"] == 1:
-        remarks.append(f"{run}: one source only: nothing could be fitted elsewhere, and no interval means anything")
+    if not found.fitted_elsewhere:
+        remarks.append(
+            f"{run}: nothing to fit on but what is judged, so the scores flatter and no interval means anything"
+        )
+    elif folds > 1:
+        remarks.append(
+            "thresholds are of one fold's model each; predict.py, given the run, takes the mean of its folds' probabilities"
+        )
     if scores["row_f1_fitted_on_itself"] <= scores["row_f1_all_nocall"] + 1e-6:
         remarks.append("no threshold does better than answering nocall everywhere: the model has learned too little")
     if not scores["nocall_windows"] and "soundscape_row_f1" not in scores:
@@ -228,7 +237,7 @@ def cost(done: EvaluatedRun) -> dict[str, float]:
             described.append({})
     first, nothing = done.bundles[0], float("nan")
     return {
-        "parameters": described[0].get("parameters", nothing),
+        "parameters": described[0].get("parameters") or nothing,
         "cpu_ms_a_window": _cpu_ms(done),
         "model_mb": sum((first.folder / graph).stat().st_size for graph in first.graphs) / 1e6,
         "training_cpu_s": sum(one.get("training_cpu_seconds", nothing) for one in described),

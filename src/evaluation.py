@@ -10,8 +10,8 @@ goes into the bundles is fitted on all. Intervals are of drawing the sources aga
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,12 @@ from src import bundle, metrics
 from src.bootstrap import Bootstrap, interval
 from src.errors import UserError
 from src.fitting import Answers, Fitted, cross_fitted, fit, of_clips
-from src.oof import OutOfFold, accuracies, hits
+from src.oof import OutOfFold, hits
 
 DEFAULT, CLIPS, SOUNDSCAPES = f"{bundle.DEFAULT_THRESHOLD} for all, not calibrated", "clips", "soundscapes"
 # The names of the threshold's four ways, in the order in which they are reported.
 ON_CLIPS, CALIBRATED, BY_SPECIES = "one, fitted on clips", "one, calibrated", "one for each species, calibrated"
+BETTER = "the better of the two calibrated ones on the other folds"
 KEPT_ERRORS = 48
 
 
@@ -35,6 +36,7 @@ class Evaluation:
 
     decisions: a row for each way to choose thresholds, with its row F1; chosen: the one that goes into the bundles
     per_species, confusions, errors: tables; fitted: on all rows; fitted_on: SOUNDSCAPES or CLIPS
+    fitted_elsewhere: False where there was one group only, so that what is reported was fitted on itself
     reliability: sums of metrics.calibration_parts, float array [3, BINS], before and after
     curves: mean row F1 at each of metrics.THRESHOLDS, of the network's own probabilities, by what it is of
     """
@@ -48,6 +50,7 @@ class Evaluation:
     errors: pd.DataFrame
     fitted: Fitted
     fitted_on: str
+    fitted_elsewhere: bool
     reliability: dict[str, np.ndarray]
     curves: dict[str, np.ndarray]
 
@@ -84,33 +87,47 @@ def folds_of(run: Path) -> list[Path]:
 
 
 def evaluate(
-    oof: OutOfFold, nocall_share: float, soundscapes: Answers | None = None, draws: int = 200, seed: int = 0
+    oof: OutOfFold,
+    nocall_share: float,
+    soundscapes: Answers | None = None,
+    draws: int = 200,
+    seed: int = 0,
+    members: Sequence[tuple[OutOfFold, Answers | None]] = (),
 ) -> Evaluation:
     """Score out-of-fold windows, and soundscapes of held-out calls if there are any.
 
     nocall_share: share of rows without birds that soundscapes are expected to have, which windows are weighted to
-    draws, seed: of the bootstrap. Raises UserError if no window of a bird was validated.
+    draws, seed: of the bootstrap
+    members: of an ensemble, whose mean `oof` and `soundscapes` are: it decides as the predict core does, by the mean of the
+        members' probabilities, each calibrated by its own, and the mean of their thresholds
+
+    Raises UserError if no window of a bird was validated.
     """
     if not (oof.primary >= 0).any():
         raise UserError("no window of a bird was validated: there is nothing to judge; look at the folds file")
     clips = of_clips(oof, nocall_share)
     main = clips if soundscapes is None else soundscapes
+    on = [(of_clips(one, nocall_share), heard) for one, heard in members or [(oof, soundscapes)]]
+    mains = [of if heard is None else heard for of, heard in on]
     learned = {
         DEFAULT: None,
-        ON_CLIPS: cross_fitted(main, clips, uncalibrated=True),
-        CALIBRATED: cross_fitted(main, main),
+        ON_CLIPS: [cross_fitted(one, of, uncalibrated=True) for one, (of, _) in zip(mains, on)],
+        CALIBRATED: [cross_fitted(one, one) for one in mains],
     }
-    judged = {name: _judge(main, found, by_species=False) for name, found in learned.items()}
-    judged[BY_SPECIES] = _judge(main, learned[CALIBRATED], by_species=True)
+    judged = {name: _judge(mains, found, by_species=False) for name, found in learned.items()}
+    judged[BY_SPECIES] = _judge(mains, learned[CALIBRATED], by_species=True)
     # Figures of clips are of the threshold that was fitted on clips.
-    on_clips = judged[ON_CLIPS] if soundscapes is None else _judge(clips, cross_fitted(clips, clips, True), False)
+    on_clips = judged[ON_CLIPS]
+    if soundscapes is not None:
+        on_clips = _judge([of for of, _ in on], [cross_fitted(of, of, True) for of, _ in on], False)
 
-    decided = _decisions(main, judged, nocall_share, draws, seed)
+    better = _better(main, judged[CALIBRATED], judged[BY_SPECIES])
+    decided = _decisions(main, {**judged, BETTER: better}, nocall_share, draws, seed)
     score = dict(zip(decided.thresholds, decided.row_f1))
     chosen = BY_SPECIES if score[BY_SPECIES] >= score[CALIBRATED] else CALIBRATED
     scores, intervals = _clip_scores(oof, clips, on_clips, nocall_share, draws, seed)
     if soundscapes is not None:
-        more, limits = _soundscape_scores(soundscapes, judged[chosen], nocall_share, draws, seed)
+        more, limits = _soundscape_scores(soundscapes, better, nocall_share, draws, seed)
         scores, intervals = {**more, **scores}, {**limits, **intervals}
     reliability = {
         "calibration_error": metrics.calibration_parts(main.probabilities, main.present, main.maybe),
@@ -141,21 +158,43 @@ def evaluate(
         errors(oof),
         fitted,
         CLIPS if soundscapes is None else SOUNDSCAPES,
+        len(np.unique(main.group)) > 1,
         {"not calibrated": reliability["calibration_error"], "calibrated": reliability["calibration_error_calibrated"]},
         curves,
     )
-    return Evaluation(**{**vars(found), "per_species": _per_species(oof, on_clips, main, judged[chosen], found)})
+    return replace(found, per_species=_per_species(oof, on_clips, main, better, found))
 
 
-def _judge(rows: Answers, found: Mapping[str, Fitted] | None, by_species: bool) -> _Judged:
-    """Apply to each group what was found for it; None: the default threshold and no calibration."""
-    probabilities = rows.probabilities.astype(np.float32, copy=True)
-    thresholds = np.full(probabilities.shape, bundle.DEFAULT_THRESHOLD)
-    for group, fitted in (found or {}).items():
-        here = rows.group == group
-        probabilities[here] = fitted.calibration.apply(probabilities[here])
-        thresholds[here] = fitted.thresholds if by_species else fitted.threshold
+def _judge(members: Sequence[Answers], found: Sequence[Mapping[str, Fitted]] | None, by_species: bool) -> _Judged:
+    """Apply to each member and group what was found for it, and take the mean as the predict core does.
+
+    None: the default threshold and no calibration.
+    """
+    rows = members[0]
+    said = [member.probabilities.astype(np.float32, copy=True) for member in members]
+    limits = [np.full(rows.probabilities.shape, bundle.DEFAULT_THRESHOLD) for _ in members]
+    for probabilities, thresholds, of_groups in zip(said, limits, found or ()):
+        for group, fitted in of_groups.items():
+            here = rows.group == group
+            probabilities[here] = fitted.calibration.apply(probabilities[here])
+            thresholds[here] = fitted.thresholds if by_species else fitted.threshold
+    probabilities, thresholds = np.mean(said, axis=0), np.mean(limits, axis=0)
     return _Judged(probabilities, thresholds, metrics.clip_row_f1(probabilities, rows.present, rows.maybe, thresholds))
+
+
+def _better(rows: Answers, first: _Judged, second: _Judged) -> _Judged:
+    """In each group the way that does better in the other groups, the second if neither: no row has a say in its own."""
+    probabilities, thresholds, f1 = second.probabilities.copy(), second.thresholds.copy(), second.f1.copy()
+    for group in np.unique(rows.group):
+        here = rows.group == group
+        others = rows.weight * ~here if not here.all() else rows.weight
+        if others @ first.f1 > others @ second.f1:
+            probabilities[here], thresholds[here], f1[here] = (
+                first.probabilities[here],
+                first.thresholds[here],
+                first.f1[here],
+            )
+    return _Judged(probabilities, thresholds, f1)
 
 
 def _decisions(
@@ -185,7 +224,6 @@ def _clip_scores(
     """Figures of out-of-fold windows, with their intervals."""
     birds, counted, empty = oof.primary >= 0, ~oof.secondary, ~clips.present.any(axis=1)
     windows, recordings = hits(oof)
-    by_window, by_recording = accuracies(oof)
     kinds = metrics.decisions(judged.probabilities, oof.present, oof.secondary, judged.thresholds)
     scores = {
         "row_f1": float(np.average(judged.f1, weights=clips.weight)),
@@ -196,8 +234,8 @@ def _clip_scores(
         "macro_f1": float(metrics.macro_f1(*kinds.sum(axis=1))),
         "class_mean_average_precision": metrics.class_mean_average_precision(oof.probabilities, oof.present, counted),
         "class_mean_auroc": metrics.class_mean_auroc(oof.probabilities, oof.present, counted),
-        "window_accuracy": by_window,
-        "recording_accuracy": by_recording,
+        "window_accuracy": float(windows.right.mean()),
+        "recording_accuracy": float(recordings.right.mean()),
         "windows": len(oof.primary),
         "nocall_windows": int((~birds).sum()),
         "recordings": int(oof.windows.filename[birds].nunique()),

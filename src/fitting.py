@@ -26,6 +26,7 @@ SHRINK_SOURCES = 10.0
 # Of the calibration: one that knows nothing is made flat, never turned upside down; one that is never wrong, on the few rows
 # there are, is not taken at its word.
 LEAST_SLOPE, GREATEST_SLOPE, GREATEST_INTERCEPT = 0.05, 4.0, 10.0
+OWN_TOLERANCE = 0.02  # of the share of rows with a species: its own scores that differ by less are alike
 GREATEST_OFFSET = 4.0  # logits, of a species' own calibration and threshold from what is common
 BIN_LOGITS = 0.125  # cells are pooled in bins of this width, so that a fit costs the same however many there are
 
@@ -200,7 +201,9 @@ def fit_species_thresholds(answers: Answers, common: float) -> np.ndarray:
     A species that is nowhere present keeps the common one.
     """
     scores = _own_scores(answers, common)  # (labels, thresholds)
-    own = np.array([THRESHOLDS[plateau(row)] for row in scores])
+    # One species moves the mean over all rows by no more than the share of the rows that it is in.
+    share = answers.weight @ answers.present  # (labels,)
+    own = np.array([THRESHOLDS[plateau(row, OWN_TOLERANCE * part)] for row, part in zip(scores, share)])
     centre = float(logit(np.array(common)))
     own = np.clip(logit(own), centre - GREATEST_OFFSET, centre + GREATEST_OFFSET)
     return np.round(sigmoid(shrunk(own, centre, answers.examples)), 5)

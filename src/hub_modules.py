@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from src import layer_order
-from src.backbones import Backbone, cache_folder, cached
+from src.backbones import Backbone, cache_folder, cached, kept_by_kagglehub
 from src.errors import UserError
 
 if TYPE_CHECKING:
@@ -105,10 +105,8 @@ def _from_kaggle(backbone: Backbone, host: str) -> Any:
     if not backbone.kaggle:
         raise ValueError("no handle is known there")
     from kagglehub import exceptions, model_download
-    from kagglehub.cache import Cache
-    from kagglehub.handle import parse_model_handle
 
-    if Cache().load_from_cache(parse_model_handle(backbone.kaggle)) is None:
+    if kept_by_kagglehub(backbone) is None:
         _check_network(host)
     try:
         folder = model_download(backbone.kaggle)

@@ -6,6 +6,7 @@ What each prints goes to runs/<model>/fold<k>/train.log; what became of them is 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from tqdm import tqdm
 
 from src import backbones, folds, paths
 from src.errors import UserError
+
+LOGGED_SECONDS = 30  # between two states of a progress bar in a log
 
 
 def train(script: Path, argv: list[str], arguments: argparse.Namespace) -> int:
@@ -60,9 +63,12 @@ def _run(script: Path, options: list[str], run: Path, fold: int) -> tuple[int, s
     folder = paths.fold_folder(run, fold)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "train.log"
-    with open(log, "w", encoding="utf-8") as file:
-        done = subprocess.run([sys.executable, str(script), *options], stdout=file, stderr=file, check=False)
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    environment = {"TQDM_MININTERVAL": str(LOGGED_SECONDS), **os.environ}
+    with open(log, "a", encoding="utf-8") as file:  # a run that goes on keeps what its first part said
+        before = file.tell()
+        command = [sys.executable, str(script), *options]
+        done = subprocess.run(command, stdout=file, stderr=file, env=environment, check=False)
+    lines = [line for line in log.read_bytes()[before:].decode(errors="replace").splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(("error:", f"fold {fold}:")) or "is trained already" in line]
     said = told[-1] if told else f"ended with status {done.returncode}; see {log}"
     return done.returncode, said, time.perf_counter() - started

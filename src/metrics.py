@@ -198,12 +198,13 @@ def threshold_scores(
     return np.average(f1, axis=0, weights=weight)
 
 
-def plateau(scores: np.ndarray) -> int:
+def plateau(scores: np.ndarray, tolerance: float = 0.002) -> int:
     """The place of the best score; of several alike beside each other, the middle one.
 
     Scores of neighbouring thresholds differ by chance; the middle of the plateau around the best is the safer choice.
+    tolerance: by which scores that are alike may differ
     """
-    high = np.asarray(scores) >= np.max(scores) - 0.002
+    high = np.asarray(scores) >= np.max(scores) - tolerance
     first = last = int(np.argmax(scores))
     while first > 0 and high[first - 1]:
         first -= 1

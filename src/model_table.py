@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from src.backbones import REGISTRY, Backbone, cached
+from src.backbones import REGISTRY, Backbone, cached, kept_by_kagglehub
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,4 +73,7 @@ def weights_of(backbone: Backbone) -> str:
     found = cached(backbone)
     if found is not None:
         return f"in {found[1]}"
+    folder = kept_by_kagglehub(backbone)
+    if folder is not None:
+        return f"in {folder}"
     return "download: tfhub.dev" + (f" or kaggle {backbone.kaggle}" if backbone.kaggle else "")

@@ -48,6 +48,11 @@ class Place:
         """That of a stage."""
         return Checkpoint(self.folder, stage, self.settings)
 
+    def check(self) -> None:
+        """Raise UserError if a stage's checkpoint is of another training or damaged, before hours are spent on its way there."""
+        for stage in ("head", "network"):
+            self.checkpoint(stage).check()
+
 
 @dataclass
 class Network:
@@ -93,17 +98,20 @@ class Network:
         """Numbers in the network and its head; 0 where they cannot be counted."""
         if self.whole is not None:
             return self.whole.count_params()
-        below = self.body.count_params() if self.body is not None else self.backbone.parameters
+        below = self.body.count_params() if self.body is not None else self.audio.parameters or self.backbone.parameters
         return below + self.head.count_params() if below else 0
 
     def embed(
         self, prepared: Prepared, recordings: pd.DataFrame, store: Path, clips: Clips | None = None
-    ) -> np.ndarray:
-        """What the backbone as it is published makes of every window: float32 array [windows, features], kept in `store`."""
-        with devices.memory(self.recipe.batch_size):
+    ) -> tuple[np.ndarray, float]:
+        """What the backbone as it is published makes of every window: float32 array [windows, features], kept in `store`.
+
+        And the CPU seconds that making them took, now or when they were made.
+        """
+        size = self.recipe.batch_size
+        with devices.memory(size):
             if self.audio is not None:
-                return embeddings.embed_audio(self.audio, self.identity, prepared, recordings, store, clips)
-            size = self.recipe.batch_size
+                return embeddings.embed_audio(self.audio, self.identity, prepared, recordings, store, clips, size)
             return embeddings.embed_images(self.body, self.identity, prepared, store, size, self.workers)
 
     def fit_head(self, found: np.ndarray, split: Split, place: Place, history: History) -> np.ndarray:
@@ -114,7 +122,7 @@ class Network:
         logits = training.answers(self.head)
 
         def batches(epoch: int, share: devices.Share) -> tf.data.Dataset:
-            return heads.batches(found, split, self.recipe, epoch, plan.steps, share)
+            return heads.batches(found, split, self.recipe, epoch, plan.steps * share.a_step, share)
 
         def answer(keep: np.ndarray) -> np.ndarray:
             return logits(found[keep]).numpy()
@@ -137,8 +145,9 @@ class Network:
             prepared.check_unchanged()
             keep = split.train & (np.arange(len(split.train)) % share.count == share.index)
             of_share = share.of(self.recipe)
+            steps = plan.steps * share.a_step
             return training_batches(
-                prepared, keep, split.targets, split.background, of_share, epoch, plan.steps, self.workers, weights
+                prepared, keep, split.targets, split.background, of_share, epoch, steps, self.workers, weights
             )
 
         logits = training.answers(self.whole)
@@ -198,5 +207,6 @@ def _source(backbone: Backbone, weights: Path | None) -> str:
         return backbone.handle
     if place.is_file():
         return sha256(place)
-    files = sorted(path for path in place.rglob("*") if path.name.startswith(("saved_model", "variables.")))
+    # All of them: a mel matrix beside a network that wants one is as much of it as its weights are.
+    files = sorted(path for path in place.rglob("*") if path.is_file())
     return hashlib.sha256("".join(sha256(path) for path in files).encode()).hexdigest()

@@ -106,6 +106,9 @@ def hits(oof: OutOfFold) -> tuple[pd.DataFrame, pd.DataFrame]:
     birds = oof.primary >= 0
     described = oof.windows.loc[birds, ["filename", "source"]].reset_index(drop=True)
     windows = described.assign(primary=oof.primary[birds], answered=oof.probabilities[birds].argmax(axis=1))
-    names, means = mean_by(oof.probabilities[birds], windows.filename.to_numpy())
-    recordings = windows.groupby("filename").first().loc[names].reset_index().assign(answered=means.argmax(axis=1))
+    # Where windows have labels of their own, those of one species are what its part of the recording is judged by.
+    key = (windows.filename + "\n" + windows.primary.astype(str)).to_numpy()
+    names, means = mean_by(oof.probabilities[birds], key)
+    recordings = windows.assign(key=key).groupby("key").first().loc[names].assign(answered=means.argmax(axis=1))
+    recordings = recordings.reset_index(drop=True)
     return tuple(table.assign(right=table.primary == table.answered) for table in (windows, recordings))

@@ -59,28 +59,39 @@ def build(recipe: Recipe, plan: Plan, variables: Sequence[keras.Variable], slow:
     kind = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[recipe.optimizer]
     slowed = {id(variable) for variable in slow}
     rates = [recipe.backbone_rate if id(variable) in slowed else 1.0 for variable in variables]
-    optimizer = _rated(kind, rates)(
-        schedule,
-        weight_decay=plan.weight_decay or None,
-        use_ema=recipe.average > 0,
-        ema_momentum=recipe.average or 0.99,
-    )
-    if plan.weight_decay:
-        # Biases and the scales of batch norm are no weights: pulling them to zero takes the network apart.
-        optimizer.exclude_from_weight_decay(var_list=[variable for variable in variables if len(variable.shape) < 2])
+    # Biases and the scales of batch norm are no weights: pulling them to zero takes the network apart.
+    decays = [plan.weight_decay if len(variable.shape) > 1 else 0.0 for variable in variables]
+    optimizer = _rated(kind, rates, decays)(schedule, use_ema=recipe.average > 0, ema_momentum=recipe.average or 0.99)
     if recipe.mixed_precision and tf.config.list_physical_devices("GPU"):
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(list(variables))
     return optimizer
 
 
-def _rated(kind: type, rates: Sequence[float]) -> type:
-    """An optimizer class whose steps are shorter for some variables: a rate for each that it is built with."""
+def _rated(kind: type, rates: Sequence[float], decays: Sequence[float]) -> type:
+    """An optimizer class with a rate and a decay for each variable that it is built with.
+
+    The decay is decoupled (Loshchilov and Hutter 2019) and, as the step is, at the variable's own rate.
+    """
 
     class Rated(kind):
         def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> Any:
-            rate = rates[self._get_variable_index(variable)]
-            return super().update_step(gradient, variable, learning_rate * rate)
+            place = self._get_variable_index(variable)
+            rate = learning_rate * rates[place]
+            if decays[place]:
+                variable.assign_sub(variable * tf.cast(decays[place] * rate, variable.dtype))
+            return super().update_step(gradient, variable, rate)
+
+        def _update_model_variables_moving_average(self, trainable_variables: Sequence[keras.Variable]) -> None:
+            """Keras's mean starts at the first step's weights and is long made of them; this one forgets them in time.
+
+            The momentum of step t is at most t / (t + 9), as in tf.train.ExponentialMovingAverage.
+            """
+            if self.use_ema:
+                step = tf.cast(self.iterations.value, tf.float32)
+                momentum = tf.minimum(self.ema_momentum, step / (step + 9.0))
+                for variable, mean in zip(trainable_variables, self._model_variables_moving_average):
+                    mean.assign(momentum * mean + (1.0 - momentum) * variable)
 
     return Rated
 

@@ -135,6 +135,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     fitting.add_argument("--weight-decay", type=float)
     fitting.add_argument("--warmup-epochs", type=float)
     fitting.add_argument("--head-epochs", type=int)
+    fitting.add_argument("--head-learning-rate", type=float)
     fitting.add_argument("--patience", type=int, help="stop after so many epochs without gain on the next fold")
     fitting.add_argument("--average", type=float, metavar="MOMENTUM", help="keep the weights' running mean (0.999)")
     fitting.add_argument("--seed", type=int)
@@ -187,11 +188,28 @@ def training_recipe(arguments: argparse.Namespace, prepared: Recipe, backbone: B
         weight_decay=arguments.weight_decay,
         warmup_epochs=arguments.warmup_epochs,
         head_epochs=arguments.head_epochs,
+        head_learning_rate=arguments.head_learning_rate,
         patience=arguments.patience,
         average=arguments.average,
         mixed_precision=arguments.mixed_precision,
         seed=arguments.seed,
     )
+
+
+def unread(arguments: argparse.Namespace, backbone: Backbone) -> str:
+    """A sentence that names the options given that change nothing for this backbone; "" if there are none."""
+    fine_tuning = ["batch_statistics", "backbone_rate", "epochs", "steps_per_epoch", "learning_rate", "warmup_epochs"]
+    fine_tuning += ["weight_decay"]
+    if backbone.kind == "audio":
+        why, names = "hears audio and is kept as it is", ["image_size", "level_bands", *fine_tuning]
+    elif not backbone.handle and not backbone.path:
+        why, names = "is a network of our own, trained from the start", ["weights", "image_size", "unfreeze"]
+        names += ["batch_statistics", "backbone_rate", "head_epochs", "head_learning_rate", "background"]
+    else:
+        why, names = "sees images", ["background", *(fine_tuning if arguments.freeze else [])]
+        why += " and is frozen" if arguments.freeze else ""
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) not in (None, "")]
+    return f"{backbone.name} {why}: {', '.join(given)} will change nothing" if given else ""
 
 
 def clips_of(arguments: argparse.Namespace, recipe: Recipe) -> Clips | None:
@@ -200,7 +218,14 @@ def clips_of(arguments: argparse.Namespace, recipe: Recipe) -> Clips | None:
         return None
     from src.augment import find_clips
 
-    return find_clips(arguments.background, recipe)[0]
+    clips = find_clips(arguments.background, recipe)[0]
+    digest = clips.digest
+    if recipe.background and digest.rsplit("-", 1)[-1] != recipe.background.rsplit("-", 1)[-1]:  # its name may change
+        raise UserError(
+            f"--background {arguments.background}: holds other clips than the copies were mixed over ({digest}, not "
+            f"{recipe.background}); give the folder that prepare.py was given"
+        )
+    return clips
 
 
 def _fold(text: str) -> str:

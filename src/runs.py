@@ -7,6 +7,7 @@ runs/<model>/fold<k>/bundle/        what goes to the field
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -31,7 +32,7 @@ from src.files import write_json
 from src.predictor import Predictor
 
 if TYPE_CHECKING:
-    from src.networks import Network
+    from src.networks import Network, Place
     from src.shards import Prepared
     from src.splits import Split
 
@@ -115,39 +116,39 @@ def publish(folder: Path, network: Network, recordings: pd.DataFrame, oof: pd.Da
 
 
 def write_run(
-    folder: Path,
+    place: Place,
     prepared: Prepared,
     network: Network,
     split: Split,
-    settings: str,
-    history: pd.DataFrame,
     started: tuple[float, float],
+    training_cpu_seconds: float,
     export_difference: float,
 ) -> None:
     """Keep what this fold was, in run.json; written last, so it says that the fold is finished.
 
-    settings: all that shaped the training, as `is_finished` compares it; started: perf_counter and process_time at the start
+    started: perf_counter and process_time at the start
+    training_cpu_seconds: of all epochs, resumed or not, and of the embeddings and variants they learned from, whenever made
     """
     write_json(
-        folder / "run.json",
+        place.folder / "run.json",
         {
             "command": shlex.join(["python", *sys.argv]),
             "source": prepared.source,
-            "settings": settings,
+            "settings": place.settings,
             "recipe": network.recipe.to_dict(),
             "backbone": network.identity,
             "versions": versions(),
             "commit": commit(),
             "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
             "windows": {"folder": str(prepared.folder), "sha256": prepared.digest},
-            "parameters": network.parameters,
+            "parameters": network.parameters or None,
             "train_windows": int(split.train.sum()),
             "validation_windows": int(split.validation.sum()),
             "split": split.digest,
             "export_difference": export_difference,
             "wall_seconds": round(time.perf_counter() - started[0], 1),
             "cpu_seconds": round(time.process_time() - started[1], 1),
-            "training_cpu_seconds": round(float(history.cpu_seconds.sum()), 1),  # all epochs, resumed or not
+            "training_cpu_seconds": round(training_cpu_seconds, 1),
         },
     )
 
@@ -160,6 +161,23 @@ def is_finished(folder: Path, settings: str) -> bool:
         return same and bool(bundle.load(folder / "bundle")) and (folder / "oof.parquet").is_file()
     except (OSError, ValueError, KeyError, UserError):
         return False
+
+
+def check_alike(folders: Sequence[Path]) -> None:
+    """Raise UserError if folds of a run were trained by different recipes or on other windows: they are no one model's."""
+    described = {}
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            one = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            described[folder] = {**one["recipe"], "prepared windows": one["windows"]["sha256"]}
+    for folder, one in described.items():
+        first, expected = next(iter(described.items()))
+        for name in sorted(expected.keys() | one.keys()):
+            if one.get(name) != expected.get(name):
+                raise UserError(
+                    f"{folder} and {first} are no one run: {name} is {one.get(name)} in one and {expected.get(name)} in the "
+                    "other; train them alike, or give them one by one"
+                )
 
 
 def source_of(folder: Path) -> dict:

@@ -44,6 +44,11 @@ class Split:
     weights: np.ndarray
 
     @cached_property
+    def primary(self) -> np.ndarray:
+        """The species each window is labelled by, as its place among the labels: int array [windows], -1 for nocall."""
+        return pd.Index(self.labels).get_indexer(self.windows.ebird_code)
+
+    @cached_property
     def digest(self) -> str:
         """What this split is, as hexadecimal digits: the same windows with the same labels on the same sides."""
         hashes = pd.util.hash_pandas_object(self.windows, index=False).to_numpy()
@@ -87,7 +92,12 @@ def split_fold(prepared: Prepared, folds: pd.DataFrame, fold: int, recipe: Recip
     birds = (windows.ebird_code != NOCALL).to_numpy()
     for side, name in ((train, "to learn from"), (validation, "to validate on")):
         if not (side & birds).any():
-            raise UserError(f"fold {fold} has no window of a bird {name}; look at the folds file")
+            fix = (
+                "leave --patience out: it wants three folds"
+                if side is train and recipe.patience
+                else "look at the folds file"
+            )
+            raise UserError(f"fold {fold} has no window of a bird {name}; {fix}")
     background = train & ~birds & (windows["transform"] == "").to_numpy()
     without_doubt = background & (windows.secondary == "").to_numpy()
     if without_doubt.any():  # else the quiet windows of the recordings themselves must do
@@ -124,11 +134,11 @@ def _weights(windows: pd.DataFrame, train: np.ndarray, recipe: Recipe) -> np.nda
         number = windows.ebird_code[train].value_counts()
         count = windows.ebird_code.map(number).fillna(1).to_numpy(float)
         weights[birds] = count[birds] ** -recipe.class_balance
-        # nocall is no class to balance: a window without birds counts as one of birds does on average.
-        weights[~birds] = weights[birds & train].mean()
     if recipe.call_weight:
         score = windows.call_score.clip(lower=0).to_numpy(float)
         best = windows.assign(score=np.where(birds, score, 0)).groupby("filename").score.transform("max").to_numpy()
         share = np.divide(score, best, out=np.ones(len(score)), where=best > 0)
         weights[birds] *= share[birds] ** recipe.call_weight
+    # nocall is no class to balance: a window without birds counts as one of birds does on average.
+    weights[~birds] = weights[birds & train].mean()
     return (weights / weights[train].mean()).astype(np.float32)

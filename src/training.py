@@ -1,7 +1,7 @@
 """A stage of training: fit what is trainable, keep its state after each epoch, go on where it was; and what comes of it.
 
-history = fit(model, plan, batches, validate, recipe, checkpoint, history)
-logits = predict_logits(model, prepared, keep, ...)          # float32 [kept, labels]
+fit(model, plan, batches, answer, split, recipe, checkpoint, history)
+logits = predict_logits(answers(model), prepared, keep, ...) # float32 [kept, labels]
 table = out_of_fold(logits, split)                           # what evaluate.py reads
 """
 
@@ -28,6 +28,8 @@ from src.recipe import Recipe
 from src.shards import Prepared
 from src.splits import Split
 
+RATE_OPTION = {"head": "--head-learning-rate", "network": "--learning-rate"}
+
 
 def fit(
     model: keras.Model,
@@ -53,7 +55,9 @@ def fit(
     variables = list(model.trainable_variables)
     with strategy.scope():
         optimizer = optimizers.build(recipe, plan, variables, slow)
+    # What is judged, and so kept, are the weights with the statistics of batch norm that belong to them.
     statistics = [each for each in model.non_trainable_variables if keras.backend.is_float_dtype(each.dtype)]
+    judged = [*variables, *statistics]
     state = [*model.variables, *optimizer.variables]
     first, best = checkpoint.restore(state)
     history.go_on(plan.name, first)
@@ -64,19 +68,22 @@ def fit(
             if _stalled(history.of(plan.name), recipe.patience):
                 break
             bar.set_description(f"{plan.name} {epoch + 1}/{plan.epochs}")
-            clock, total = time.perf_counter(), 0.0
+            clock, total, taken = time.perf_counter(), 0.0, 0
             with devices.memory(recipe.batch_size):
                 for batch in devices.each_batch(strategy, batches, epoch, recipe.batch_size):
                     total += step(*batch)
+                    taken += 1
                     bar.update(1)
+            if taken != plan.steps:
+                raise RuntimeError(f"{taken} batches came where {plan.steps} were planned: the rate would be another")
             devices.agree(strategy, statistics)
             loss = float(total) / plan.steps
             if not np.isfinite(loss):
-                raise UserError(f"the loss became {loss} in epoch {epoch}; try a smaller --learning-rate")
+                raise UserError(f"the loss became {loss} in epoch {epoch}; try a smaller {RATE_OPTION[plan.name]}")
             with optimizers.averaged(optimizer, variables), devices.memory(recipe.batch_size):
                 found = judge(answer, split, recipe)
                 if recipe.patience and _is_best(found, history.of(plan.name)):
-                    best = [np.asarray(variable) for variable in variables]
+                    best = [np.asarray(variable) for variable in judged]
             row = {
                 "stage": plan.name,
                 "epoch": epoch,
@@ -93,7 +100,7 @@ def fit(
             else:
                 history.rows.append(row)
             bar.set_postfix(loss=f"{loss:.4f}", val_accuracy=f"{found['val_window_accuracy']:.3f}")
-    _take(optimizer, variables, best)
+    _take(optimizer, variables, judged, best)
 
 
 def step_of(model: keras.Model, optimizer: Any, variables: list, recipe: Recipe, strategy: Any) -> Callable:
@@ -118,12 +125,12 @@ def step_of(model: keras.Model, optimizer: Any, variables: list, recipe: Recipe,
 
 def judge(answer: Callable[[np.ndarray], np.ndarray], split: Split, recipe: Recipe) -> dict[str, float]:
     """Figures of the validated windows, and of those that early stopping watches if there are any."""
-    targets = split.targets[split.validation]
     logits = answer(split.validation)
-    birds = targets.max(axis=1) > 0
+    primary = split.primary[split.validation]
+    birds = primary >= 0
     found = {
-        "val_loss": _loss(targets, logits, recipe),
-        "val_window_accuracy": top1(logits[birds], targets.argmax(axis=1)[birds]),
+        "val_loss": _loss(split.targets[split.validation], logits, recipe),
+        "val_window_accuracy": top1(logits[birds], primary[birds]),
     }
     if split.watch.any():
         found["watch_loss"] = _loss(split.targets[split.watch], answer(split.watch), recipe)
@@ -146,10 +153,10 @@ def _stalled(rows: list[dict], patience: int) -> bool:
     return len(rows) - 1 - int(np.argmin(watched)) >= patience
 
 
-def _take(optimizer: Any, variables: list, best: list[np.ndarray]) -> None:
-    """Leave the best weights, or the averaged ones, in the variables; the last ones where neither are kept."""
+def _take(optimizer: Any, variables: list, judged: list, best: list[np.ndarray]) -> None:
+    """Leave the best of what was judged, or the averaged weights, in the variables; the last ones where neither are kept."""
     if best:
-        for variable, value in zip(variables, best):
+        for variable, value in zip(judged, best):
             variable.assign(value)
         return
     optimizers.take_average(optimizer, variables)

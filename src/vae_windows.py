@@ -176,6 +176,12 @@ def _batches(prepared: Prepared, keep: np.ndarray, size: int) -> Iterator[np.nda
             yield db.numpy()
 
 
+def cpu_seconds(folder: Path) -> float:
+    """What training the autoencoder in `folder` took; 0 where there is none."""
+    path = folder / "vae/history.csv"
+    return float(pd.read_csv(path).cpu_seconds.sum()) if path.is_file() else 0.0
+
+
 def settings_of(prepared: Prepared, split: Split, recipe: Recipe) -> str:
     """All that shapes the autoencoder of a fold: where this is the same, its weights are."""
     windows = hashlib.sha256("\n".join(prepared.contents).encode() + originals(split).tobytes()).hexdigest()

@@ -91,11 +91,12 @@ class _Placed:
     snr_db: float
 
 
-def material_of(oof: pd.DataFrame, recordings: pd.DataFrame, background: str = "") -> Material | None:
+def material_of(oof: pd.DataFrame, recordings: pd.DataFrame, background: str = "", n_folds: int = 1) -> Material | None:
     """What the fold of an oof table may use; None where it held out no recording without birds, or none of birds is there.
 
     recordings: columns filename, path, ebird_code; background: a folder used instead of the held-out backgrounds, less what
-    is among `recordings` and not held out by this fold, as the model may have learned from it.
+    is among `recordings` and not held out by this fold, as the model may have learned from it; n_folds: among which the
+    folder's sources are dealt out
     """
     path_of = dict(zip(recordings.filename, recordings.path))
     quiet = set(recordings.filename[recordings.ebird_code == NOCALL])
@@ -119,6 +120,11 @@ def material_of(oof: pd.DataFrame, recordings: pd.DataFrame, background: str = "
     part_of = parts(oof) if not background else {**parts(backgrounds.assign(ebird_code=NOCALL)), **parts(oof)}
     calls = calls.assign(part=calls.source.map(part_of)).reset_index(drop=True)
     backgrounds = backgrounds.assign(part=backgrounds.source.map(part_of)).reset_index(drop=True)
+    if background and n_folds > 1:
+        # Each fold has its own part of the folder: what a threshold was fitted on is not what it is judged on.
+        sources = np.unique(backgrounds.source)
+        own = set(sources[int(oof.fold.iloc[0]) % n_folds :: n_folds])
+        backgrounds = backgrounds[backgrounds.source.isin(own)].reset_index(drop=True)
     if set(calls.part) - set(backgrounds.part):  # too few of them serve all parts
         backgrounds["part"] = -1
     return Material(calls, backgrounds)
@@ -141,11 +147,10 @@ def minutes(material: Material, recipe: Recipe, options: Options) -> Iterable[Mi
                 "none of the recordings without birds can be read: soundscapes cannot be mixed; see --background"
             )
         for number, (plan, windows) in zip(numbers, plans):
-            noise = _noise(
-                [quiet[window] for window in windows if window in quiet] or list(quiet.values()), recipe, generator
-            )
-            background = material.backgrounds.source.iloc[windows[0]]
-            yield _mix(number, material, plan, calls, noise, background, recipe, generator)
+            there = [window for window in windows if window in quiet] or list(quiet)
+            noise, heard = _noise([quiet[window] for window in there], recipe, generator)
+            backgrounds = [material.backgrounds.source.iloc[there[place]] for place in heard]
+            yield _mix(number, material, plan, calls, noise, backgrounds, recipe, generator)
 
 
 def _plan(
@@ -182,22 +187,25 @@ def _read(windows: pd.DataFrame, recipe: Recipe) -> dict[int, np.ndarray]:
     return found
 
 
-def _noise(pieces: list[np.ndarray], recipe: Recipe, generator: np.random.Generator) -> np.ndarray:
+def _noise(pieces: list[np.ndarray], recipe: Recipe, generator: np.random.Generator) -> tuple[np.ndarray, list[int]]:
     """A minute of backgrounds one after the other, each faded into the next, from the first again if they do not suffice.
 
-    It begins anywhere in the first of them, so that no row is one of them from end to end.
+    It begins anywhere in the first of them, so that no row is one of them from end to end. Returns the samples, and for each
+    row the place among `pieces` of the one that fills most of it.
     """
     minute, fade = round(ROWS * ROW_SECONDS * recipe.sample_rate), round(FADE_SECONDS * recipe.sample_rate)
     skipped = int(generator.integers(len(pieces[0])))
     size = minute + skipped
-    whole = np.zeros(size, np.float32)
+    whole, owner = np.zeros(size, np.float32), np.zeros(size, int)
     position = number = 0
     while position < size:
         piece = _faded(pieces[number % len(pieces)], fade)
         whole[position : position + len(piece)] += piece[: size - position]
+        owner[position : position + len(piece)] = number % len(pieces)
         position += len(piece) - fade
         number += 1
-    return whole[skipped:]
+    rows = np.array_split(owner[skipped:], ROWS)
+    return whole[skipped:], [int(np.bincount(row).argmax()) for row in rows]
 
 
 def _mix(
@@ -206,7 +214,7 @@ def _mix(
     plan: list[_Placed],
     calls: Mapping[int, np.ndarray],
     noise: np.ndarray,
-    background: str,
+    backgrounds: Sequence[str],
     recipe: Recipe,
     generator: np.random.Generator,
 ) -> Minute:
@@ -250,7 +258,7 @@ def _mix(
             "truth": [" ".join(sorted(species)) for species in heard],
             "origins": [json.dumps([species[code] for code in sorted(species)]) for species in heard],
             "maybe": [" ".join(sorted(codes - set(species))) for codes, species in zip(maybe, heard)],
-            "source": [next(iter(species.values()), background) for species in heard],
+            "source": [next(iter(species.values()), own) for species, own in zip(heard, backgrounds)],
         }
     )
     return Minute(number, samples, rows)

@@ -88,6 +88,7 @@ def test_what_was_chosen_is_in_the_bundles_and_the_decisions_say_before_and_afte
         evaluation.ON_CLIPS,
         evaluation.CALIBRATED,
         evaluation.BY_SPECIES,
+        evaluation.BETTER,
     ]
     better = decisions[evaluation.BY_SPECIES] >= decisions[evaluation.CALIBRATED]
     assert found["chosen"] == (evaluation.BY_SPECIES if better else evaluation.CALIBRATED)
@@ -225,6 +226,63 @@ def test_the_comparison_has_a_row_a_run_and_one_for_their_ensemble(compared):
     assert lines[0] in printed
 
 
+def test_an_ensemble_is_judged_by_what_the_predict_core_would_answer():
+    """Two models that differ: each calibrated by its own numbers, then the mean, against the mean of their thresholds."""
+    from dataclasses import replace
+
+    from src import fitting, metrics
+    from src.oof import as_arrays
+
+    generator = np.random.default_rng(0)
+    code = generator.choice(["a", "b", "nocall"], 600)
+    table = pd.DataFrame(
+        {"filename": [f"{n // 3}.wav" for n in range(600)], "source": [f"s{n % 50}" for n in range(600)]}
+    )
+    table = table.assign(ebird_code=code, others="", secondary="", fold=np.arange(600) % 50 % 3)
+    for label in "ab":
+        table[label] = sigmoid(3 * (code == label) - 2 + generator.normal(0, 1.5, 600))
+    timid = as_arrays(table, ["a", "b"])
+    bold = replace(timid, probabilities=sigmoid(4 * logit(timid.probabilities) + 2).astype(np.float32))
+    mean = replace(timid, probabilities=(timid.probabilities + bold.probabilities) / 2)
+    found = evaluation.evaluate(mean, 0.5, draws=5, members=[(timid, None), (bold, None)])
+
+    f1, clips = np.zeros(600), [fitting.of_clips(one, 0.5) for one in (timid, bold)]
+    for fold in range(3):
+        here = (table.fold == fold).to_numpy()
+        fitted = [fitting.fit(one.of(~here)) for one in clips]
+        said = [each.calibration.apply(one.probabilities[here]) for each, one in zip(fitted, clips)]
+        threshold = np.mean([each.threshold for each in fitted])
+        f1[here] = metrics.clip_row_f1(np.mean(said, axis=0), timid.present[here], timid.secondary[here], threshold)
+    decided = dict(zip(found.decisions.thresholds, found.decisions.row_f1))
+    assert decided[evaluation.CALIBRATED] == pytest.approx(np.average(f1, weights=clips[0].weight), abs=1e-6)
+    alone = evaluation.evaluate(mean, 0.5, draws=5)
+    assert dict(zip(alone.decisions.thresholds, alone.decisions.row_f1))[evaluation.CALIBRATED] != pytest.approx(
+        decided[evaluation.CALIBRATED], abs=1e-6
+    ), "fitting the mean anew is another thing"
+
+
+def test_folds_of_different_recipes_or_windows_are_no_run(fresh):
+    for change, name in (
+        ({"recipe": {"epochs": 3}}, "epochs is 3"),
+        ({"windows": {"sha256": "other"}}, "prepared windows"),
+    ):
+        path = fresh / "fold1/run.json"
+        kept = path.read_text()
+        described = json.loads(kept)
+        first = json.loads((fresh / "fold0/run.json").read_text())
+        for one, where in ((first, fresh / "fold0/run.json"), (described, path)):
+            one.setdefault("recipe", {"epochs": 2})
+            one.setdefault("windows", {"sha256": "same"})
+            where.write_text(json.dumps(one))
+        path.write_text(
+            json.dumps({**described, **{key: {**described[key], **value} for key, value in change.items()}})
+        )
+        done = run("evaluate.py", fresh, "--no-soundscapes")
+        assert done.returncode == 1
+        assert name in done.stderr and "are no one run" in done.stderr
+        path.write_text(kept)
+
+
 def test_what_is_no_run_is_named_and_passed_over_and_an_error_when_alone(compared, tmp_path):
     folder, _, warned = compared
     assert "passed over: " in warned and "notes.txt: no run" in warned and "empty: no finished fold there" in warned
@@ -243,7 +301,7 @@ def test_an_ensemble_is_the_mean_of_windows_that_all_validated_or_the_reason_why
     folders = [made / "fold0", made / "fold1"]
     both, first = oof.read(folders, CODES), oof.read(folders[:1], CODES)
     other = oof.OutOfFold(**{**vars(first), "probabilities": np.full_like(first.probabilities, 0.5)})
-    mean, soundscapes = comparison.ensemble([as_run("both", both), as_run("other", other)])
+    (mean, soundscapes), _ = comparison.ensemble([as_run("both", both), as_run("other", other)])
     assert len(mean.primary) == len(first.primary) and soundscapes is None
     key = pd.MultiIndex.from_frame(first.windows[comparison.KEY])
     place = key.get_indexer(pd.MultiIndex.from_frame(mean.windows[comparison.KEY]))
@@ -316,4 +374,4 @@ def test_one_source_or_one_class_only_is_judged_as_far_as_it_goes(fresh, capsys,
         changed_oof(fresh / "fold0", lambda table: table[table.ebird_code == "mid"])
     found, printed = evaluated(fresh / "fold0", capsys, "--no-soundscapes")
     assert np.isfinite(found["row_f1"])
-    assert ("one source only" in printed) == (change == "one source")
+    assert ("nothing to fit on but what is judged" in printed) == (change == "one source")

@@ -26,7 +26,7 @@ from src.recipe import preset
 from src.shards import Prepared
 
 LABELS = ("aaa", "bbb", "ccc")
-STUDIES = ["ablation", "augmentation", "backbones", "front_end", "leak", "optimizers"]
+STUDIES = ["ablation", "augmentation", "backbones", "front_end", "leak", "optimizers", "vae"]
 
 
 class BenchWithoutBackbone(Bench):

@@ -236,3 +236,17 @@ def test_confused_pairs_and_worst_errors_are_those_that_were_made():
     assert worst.filename.tolist() == ["1.mp3", "4.mp3", "2.mp3"]
     assert worst.true.tolist() == ["a", "nocall", "b"]
     assert worst.iloc[0].probability == pytest.approx(0.9)
+
+
+def test_a_species_among_hundreds_keeps_a_threshold_of_its_own():
+    """Of 264 species one moves the mean over all rows by less than a thousandth: its own optimum must not drown in that."""
+    generator = np.random.default_rng(1)
+    labels, rows = 264, 264 * 40
+    truth = np.zeros((rows, labels), bool)
+    truth[np.arange(rows), np.arange(rows) % labels] = True
+    truth[generator.random(rows) < 0.5] = False
+    said = sigmoid(np.where(truth, 2.5, -6.0) + generator.normal(0, 0.5, (rows, labels)))
+    said[:, 0] = sigmoid(np.where(truth[:, 0], -1.5, -4.5) + generator.normal(0, 0.3, rows))  # too shy, but sure
+    found = fitting.fit_species_thresholds(answers_of(truth, said, sources=8000), common=0.44)
+    assert (said[truth[:, 0], 0] >= found[0]).mean() > 0.9
+    assert (said[~truth[:, 0], 0] >= found[0]).mean() < 0.01

@@ -56,6 +56,27 @@ def test_workers_without_a_cluster_are_told_how_to_name_one(prepared_sample, mon
             devices.start("multiworker")
 
 
+def test_several_devices_of_one_machine_take_as_many_steps_as_one(prepared_sample, tmp_path):
+    lines = (
+        "import sys\n"
+        "import tensorflow as tf\n"
+        "cpu = tf.config.list_physical_devices('CPU')[0]\n"
+        "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)\n"
+        "from src import devices\n"
+        "devices.start = lambda *_: tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])\n"
+        "import train\n"
+        "sys.exit(train.main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", lines, "--fold", "0", *FAST, "--data", str(prepared_sample["data"])]
+    command += ["-o", str(tmp_path / "mirrored"), "--strategy", "mirrored", "--epochs", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, cwd=prepared_sample["folder"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    history = pd.read_csv(tmp_path / "mirrored/fold0/history.csv")
+    assert history.learning_rate.iloc[-1] == pytest.approx(0, abs=1e-9), "the cosine came to its end"
+    assert history.loss.iloc[0] > 0.1
+
+
 def test_two_worker_processes_share_an_epoch_and_end_with_equal_weights(prepared_sample, tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(

@@ -49,6 +49,24 @@ def test_only_weights_decay_and_neither_biases_nor_scales():
     np.testing.assert_allclose(vector.numpy(), 1)
 
 
+def test_the_backbone_decays_at_its_own_rate():
+    plan = Plan("network", 4, 10, 0.1, weight_decay=0.5, warmup_epochs=0.0)
+    _, (matrix, _, slow), _ = stepped(preset("default", backbone_rate=0.2), plan, 1, gradient=0.0)
+    np.testing.assert_allclose(1 - slow.numpy(), 0.2 * (1 - matrix.numpy()), rtol=1e-4)
+
+
+def test_a_long_mean_forgets_where_it_began():
+    """A head has some hundred steps: a mean of 0.999 from the first step on would be made of its random start."""
+    plan = Plan("head", 1, 300, 0.01, 0.0, 0.0)
+    variable = keras.Variable(np.zeros(3, np.float32))
+    optimizer = optimizers.build(preset("default", average=0.999), plan, [variable], [])
+    for step in range(300):
+        variable.assign(np.full(3, 0.0 if step < 10 else 1.0, np.float32))
+        optimizer.apply([tf.zeros(3)], [variable])
+    with optimizers.averaged(optimizer, [variable]):
+        assert variable.numpy().min() > 0.9
+
+
 def test_averaged_weights_stand_in_for_the_last_ones_and_give_their_place_back():
     optimizer, variables, _ = stepped(preset("default", average=0.9), PLAN, 30)
     last = [variable.numpy() for variable in variables]

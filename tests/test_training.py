@@ -25,8 +25,10 @@ from src import (
     devices,
     folds,
     layouts,
+    losses,
     networks,
     oof,
+    options,
     paths,
     runs,
     splits,
@@ -156,6 +158,53 @@ def test_what_went_wrong_with_a_loss_or_with_memory_is_a_sentence(prepared_sampl
         tf.zeros([1 << 50])
 
 
+def test_early_stopping_leaves_the_very_network_that_was_best_on_the_next_fold(prepared_sample, tmp_path):
+    """Weights and the moving statistics of batch norm, which no gradient moves, averaged or not."""
+    prepared = prepared_sample["prepared"]
+    for average in (0.0, 0.9):
+        recipe = preset(
+            "default", learning_rate=0.3, epochs=12, steps_per_epoch=4, batch_size=16, patience=1, average=average
+        )
+        split = splits.split_fold(prepared, prepared_sample["folds"], 0, recipe)
+        network = networks.open_network(backbones.get("tiny"), recipe, split.labels, None, tf.distribute.get_strategy())
+        history = History(tmp_path / str(average))
+        network.fine_tune(prepared, split, networks.Place(tmp_path / str(average), ""), history)
+        watched = history.table().watch_loss
+        assert watched.argmin() < len(watched) - 1, "or nothing was to be taken back"
+        answer = training.answers(network.whole)
+        logits = training.predict_logits(answer, prepared, split.watch, 16, 1)
+        left = float(tf.reduce_mean(losses.crossentropy(split.targets[split.watch], logits, 0.0)))
+        assert left == pytest.approx(watched.min(), rel=1e-3)
+
+
+def test_options_that_change_nothing_for_a_network_are_named():
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    options.add_training(parser)
+
+    def told(model: str, *given: str) -> str:
+        return options.unread(parser.parse_args(given), backbones.get(model))
+
+    assert "tiny is a network of our own" in told("tiny", "--image-size", "64", "64")
+    assert "--image-size, --unfreeze will change nothing" in told("tiny", "--image-size", "64", "64", "--unfreeze", "3")
+    assert "yamnet hears audio" in told("yamnet", "--epochs", "3")
+    assert "b0 sees images and is frozen: --epochs" in told("b0", "--freeze", "--epochs", "3")
+    assert told("b0", "--epochs", "3", "--image-size", "64", "64") == ""
+
+
+def test_other_clips_than_the_copies_were_mixed_over_are_refused(prepared_sample):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    options.add_training(parser)
+    nocall = prepared_sample["data"] / "nocall"
+    with pytest.raises(UserError, match="holds other clips than the copies were mixed over"):
+        options.clips_of(
+            parser.parse_args(["--background", str(nocall)]), preset("default", background="nocall-00000000")
+        )
+
+
 def test_missing_weights_are_one_sentence_with_the_handle_the_cache_and_three_ways_out(prepared_sample, tmp_path):
     done = train(prepared_sample, "runs/b6", model="b6", env={"TFHUB_CACHE_DIR": str(tmp_path)})
     assert done.returncode == 1
@@ -191,7 +240,7 @@ def test_of_a_real_module_there_moves_what_is_unfrozen_and_its_bundle_says_what_
     place, history = networks.Place(output, how), History(output)
     store = paths.embeddings_folder(prepared_sample["folder"] / "input/prepared", prepared_sample["data"])
     kept = {path: path.stat().st_mtime_ns for path in store.rglob("*.npy")}
-    embeddings = network.embed(prepared, None, store)
+    embeddings, _ = network.embed(prepared, None, store)
     assert kept in ({}, {path: path.stat().st_mtime_ns for path in store.rglob("*.npy")}), "embedded once"
     network.fit_head(embeddings, split, place, history)
     layer = network.body.get_layer("backbone")

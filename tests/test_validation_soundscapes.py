@@ -15,7 +15,8 @@ from tone_run import CODES, make_tone_run
 from src import layouts, runs
 from src.errors import UserError
 from src.predictor import Predictor
-from src.validation_soundscapes import ROWS, Options, answered, answers, material_of, minutes, write_audio
+from src.recipe import preset
+from src.validation_soundscapes import ROWS, Options, _noise, answered, answers, material_of, minutes, write_audio
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +84,37 @@ def test_rows_without_birds_have_the_share_that_was_asked_for_and_nothing_may_be
 
 
 def test_some_calls_run_on_into_the_next_row_with_birds(material, tone_bundle):
-    rows = next(iter(minutes(material, tone_bundle.recipe, Options(minutes=1, nocall_share=0.0)))).rows
-    alone = [set(json.loads(one)) for one in rows.origins]
-    assert sum(bool(a & b) for a, b in zip(alone, alone[1:])) or (rows.maybe != "").any()
+    found = list(minutes(material, tone_bundle.recipe, Options(minutes=6, nocall_share=0.0, snr_db=(10.0, 20.0))))
+    running_on = 0
+    for minute in found:
+        image = minute.samples.reshape(ROWS, -1)
+        edge = round(0.2 * tone_bundle.recipe.sample_rate)
+        for before, after in zip(image, image[1:]):
+            both = np.concatenate([before[-edge:], after[:edge]])
+            rate = tone_bundle.recipe.sample_rate
+            running_on += any(heard_seconds(both, code, rate) > 0.35 for code in CODES)
+    assert running_on > 0, "a tone sounds through the edge of two rows"
+
+
+def test_a_row_without_birds_is_of_the_background_that_fills_most_of_it():
+    recipe = preset("default")
+    pieces = [
+        np.full(round(seconds * recipe.sample_rate), level, np.float32) for level, seconds in ((1, 7), (2, 4), (3, 9))
+    ]
+    noise, places = _noise(pieces, recipe, np.random.default_rng(3))
+    assert len(places) == ROWS and len(set(places)) == 3
+    for samples, place in zip(noise.reshape(ROWS, -1), places):
+        share = [(np.round(samples) == level).mean() for level in (1, 2, 3)]
+        assert place == int(np.argmax(share))
+
+
+def test_a_folder_of_backgrounds_is_dealt_out_to_the_folds(windows, recordings, tone_run):
+    nocall = str(tone_run.parent.parent / "nocall")
+    none_known = recordings[recordings.ebird_code != "nocall"]
+    sources = [
+        set(material_of(windows.assign(fold=fold), none_known, nocall, n_folds=2).backgrounds.source) for fold in (0, 1)
+    ]
+    assert sources[0] and sources[1] and not sources[0] & sources[1]
 
 
 def test_the_secondary_species_of_a_recording_may_be_there_and_its_source_is_kept(mixed):

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     sizes = chosen(list_files(api), arguments.files)
     missing = [name for name, size in sizes.items() if not is_whole(arguments.data / name, size)]
     print(f"{len(sizes)} files, {len(sizes) - len(missing)} of them there already", file=sys.stderr)
-    if len(missing) > arguments.one_by_one:
+    if len(missing) > arguments.one_by_one or (missing and any(map(zipfile.is_zipfile, archives(arguments.data)))):
         fetch_archive(api, arguments.data, missing)
     else:
         for name in tqdm(missing, unit="file", desc="downloading", disable=not missing):
@@ -170,12 +170,21 @@ def _request(api: KaggleApi, name: str) -> Response:
         return client.download_data_file(request)
 
 
+def archives(data: Path) -> tuple[Path, Path]:
+    """Where an archive of all files may lie: that of this module, and one that someone fetched in another way."""
+    return data / f".{ARCHIVE}", data / ARCHIVE
+
+
 def fetch_archive(api: KaggleApi, data: Path, missing: Sequence[str]) -> None:
-    """Download all files in one archive, unpack those that are missing, and delete it. Raises UserError for a damaged one."""
+    """Download all files in one archive, if there is none, and unpack those that are missing; one of ours is then deleted.
+
+    Raises UserError for a damaged one.
+    """
     from tqdm import tqdm
 
-    path = data / ARCHIVE
-    if not zipfile.is_zipfile(path):
+    own, _ = archives(data)
+    path = next(filter(zipfile.is_zipfile, archives(data)), own)
+    if not path.is_file():
         fetch(api, path, ARCHIVE, 0)
     with _archive(path) as archive:
         members = {member.filename: member for member in archive.infolist()}
@@ -186,7 +195,7 @@ def fetch_archive(api: KaggleApi, data: Path, missing: Sequence[str]) -> None:
             check_replaceable(data / name)
             with written_whole(data / name) as temporary:
                 _unpack(archive, members[name], temporary)
-    path.unlink()
+    own.unlink(missing_ok=True)
 
 
 def _archive(path: Path) -> zipfile.ZipFile:

@@ -14,6 +14,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,15 @@ def known_user() -> str:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return str(json.loads((folder / "kaggle.json").read_text(encoding="utf-8"))["username"])
     return ""
+
+
+def check_user(user: str) -> str:
+    """The name itself. Raises UserError for one that Kaggle would not have."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", user):
+        raise UserError(
+            f"--user {user}: is no name of Kaggle's; yours is the end of https://www.kaggle.com/NAME, your profile"
+        )
+    return user
 
 
 def logged_in() -> KaggleApi:

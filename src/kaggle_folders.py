@@ -22,7 +22,7 @@ from pathlib import Path
 from src import bundle
 from src.errors import UserError
 from src.files import write_json
-from src.kaggle_client import COMPETITION
+from src.kaggle_client import COMPETITION, check_user
 from src.predictor import Predictor
 
 SOURCE = Path(__file__).resolve().parent
@@ -69,6 +69,8 @@ def build(
     """
     if not SLUG.fullmatch(name):
         raise UserError(f"--name {name}: must be 6 to 40 small letters, digits and hyphens, as Kaggle's names are")
+    if user:
+        check_user(user)
     bundles = bundle.find(models)
     Predictor(bundles)  # raises if they are no ensemble
     dataset, kernel = output / "dataset", output / "kernel"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from src.errors import UserError
 from src.files import write_json
-from src.kaggle_client import COMPETITION, UnansweredError, asking, spoken, status_of
+from src.kaggle_client import COMPETITION, UnansweredError, asking, check_user, spoken, status_of
 
 if TYPE_CHECKING:
     from kaggle.api.kaggle_api_extended import KaggleApi
@@ -54,7 +54,7 @@ class Push:
         self._poll_seconds, self._limit_seconds = poll_seconds, limit_seconds
         dataset, kernel = self._read("dataset/dataset-metadata.json"), self._read("kernel/kernel-metadata.json")
         for described in (dataset, kernel):
-            described["id"] = f"{user}/{described['id'].split('/')[-1]}"
+            described["id"] = f"{check_user(user)}/{described['id'].split('/')[-1]}"
         kernel["dataset_sources"] = [dataset["id"]]
         write_json(folder / "dataset/dataset-metadata.json", dataset)
         write_json(folder / "kernel/kernel-metadata.json", kernel)

@@ -20,7 +20,7 @@ import soundfile
 from conftest import ROOT, lacking, run, tone
 from kaggle_server import KaggleServer
 
-from src import answering, audio, competition
+from src import answering, audio, competition, kaggle_folders
 from src.predictor import Prediction, Predictor
 
 RATE = 32000
@@ -129,6 +129,7 @@ def test_two_folders_are_built_with_all_that_kaggle_needs(built, tone_bundle):
     script = ROOT / "submissions/kernel/kernel.py"
     assert (built / "kernel" / kernel["code_file"]).read_bytes() == script.read_bytes()
     assert len(list((built / "kernel").iterdir())) == 2
+    assert all(f'"{package}"' in script.read_text() for package in kaggle_folders.PACKAGES), "the script installs them"
 
     dataset = built / "dataset"
     described = json.loads((dataset / "dataset-metadata.json").read_text())
@@ -255,6 +256,13 @@ def test_the_projection_is_the_measured_speed():
     assert "no speed was measured" in answering.Answers({}, [], [], 0.0, 1.0).projection()
 
 
+def test_the_limit_must_be_a_number(built, kaggle, without_network):
+    done = run_kernel(built / "kernel/kernel.py", kaggle, without_network, BIRDCALL_KAGGLE_SECONDS="2h")
+    assert done.returncode == 1
+    assert "BIRDCALL_KAGGLE_SECONDS=2h: must be a number of seconds" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("absent", ["birdcall-code", "birdsong-recognition"])
 def test_what_is_not_attached_is_named(built, kaggle, without_network, absent):
     path = kaggle / "input" / absent
@@ -363,6 +371,9 @@ def test_pushing_without_credentials_or_with_wrong_ones_or_nothing_built_says_wh
     done = push(tmp_path, server, tmp_path)
     assert done.returncode == 1
     assert "run python submissions/kernel/build.py" in done.stderr
+    done = push(built, server, tmp_path, "--user", "Alice B")
+    assert done.returncode == 1
+    assert "--user Alice B: is no name of Kaggle's" in done.stderr
     done = push(built, server, tmp_path, BIRDCALL_KAGGLE_ENDPOINT="http://127.0.0.1:9")
     assert done.returncode == 1
     assert "Kaggle cannot be reached" in done.stderr
@@ -454,6 +465,15 @@ def test_many_files_come_as_one_archive_that_is_unpacked_and_deleted(server, fil
     ]
     assert download(data, server, tmp_path, "--one-by-one", "0").returncode == 0
     assert gets(server) == []
+
+    # What was killed while it unpacked, and an archive that the user has fetched, which stays.
+    for name, stays in ((".birdsong-recognition.zip", False), ("birdsong-recognition.zip", True)):
+        (data / "test.csv").unlink()
+        (data / name).write_bytes(server.archive())
+        assert download(data, server, tmp_path).returncode == 0
+        assert gets(server) == []
+        assert (data / name).is_file() == stays
+        assert (data / "test.csv").read_bytes() == files["test.csv"]
 
 
 def test_rules_that_were_not_accepted_and_missing_credentials_and_unknown_files_say_what_to_do(server, files, tmp_path):

@@ -27,7 +27,10 @@ def main() -> None:
     """Find everything, answer, write."""
     started = time.monotonic()
     root = Path(os.environ.get("BIRDCALL_KAGGLE_ROOT", "/kaggle"))
-    deadline = started + float(os.environ.get("BIRDCALL_KAGGLE_SECONDS", "7200")) - MARGIN_SECONDS
+    limit = os.environ.get("BIRDCALL_KAGGLE_SECONDS", "7200")
+    if not limit.replace(".", "", 1).isdigit():
+        sys.exit(f"error: BIRDCALL_KAGGLE_SECONDS={limit}: must be a number of seconds, as 7200")
+    deadline = started + float(limit) - MARGIN_SECONDS
     dataset = attached(root, "birdcall.json", "the dataset that build.py made")
     data = attached(root, "test.csv", f"the competition's data ({COMPETITION})")
     with tempfile.TemporaryDirectory() as scratch:  # not the working folder, which Kaggle keeps
@@ -145,4 +148,7 @@ def ask(core, rows, folder: Path, deadline: float):
 
 
 if __name__ == "__main__":
-    main()
+    if "--help" in sys.argv:  # not argparse: how Kaggle calls the script is its own affair
+        print(__doc__)
+    else:
+        main()

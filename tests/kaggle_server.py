@@ -19,7 +19,7 @@ import urllib.parse
 import zipfile
 from collections import Counter
 
-USER, KEY = "alice", "secret"
+USER, KEY, TOKEN = "alice", "secret", "KGAT_secret"
 LOG = [{"stream_name": "stdout", "time": 1.0, "data": "the first line\n"}, {"data": "error: the last line\n"}]
 
 
@@ -27,7 +27,8 @@ class KaggleServer:
     """The server and what it holds.
 
     files: of the competition, by name, as bytes; served as they are, and all together as an archive
-    fails: what is to go wrong: "kernel", "dataset", "submission", "rules", "upload" (of code.zip), "busy" (one answer of 503)
+    fails: what is to go wrong: "kernel", "dataset", "submission", "rules", "upload" (of code.zip), "busy" (one answer of 503),
+        "blink" (the same while a kernel is waited for)
     cut: by the name of a file, after how many bytes its next download breaks off
     ranges: whether a download may begin in the middle
     """
@@ -82,6 +83,11 @@ class KaggleServer:
         """The answer to a call of the API. Raises RefusalError."""
         return getattr(self, f"_{method}")(request)
 
+    # security.OAuthService
+
+    def _IntrospectToken(self, request: dict) -> dict:  # noqa: N802
+        return {"active": request["token"] == TOKEN, "username": USER}
+
     # blobs.BlobApiService
 
     def _StartBlobUpload(self, request: dict) -> dict:  # noqa: N802
@@ -130,6 +136,9 @@ class KaggleServer:
         return {"ref": request["slug"], "versionNumber": len(versions), "invalidDatasetSources": unknown}
 
     def _GetKernelSessionStatus(self, request: dict) -> dict:  # noqa: N802
+        if "blink" in self.fails:
+            self.fails.remove("blink")
+            raise RefusalError(503, "busy")
         if not self._second("kernel"):
             return {"status": "RUNNING"}
         if "kernel" in self.fails:
@@ -196,7 +205,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.kaggle.asked.append(f"{service.split('.')[-1]}/{method}")
         expected = base64.b64encode(f"{USER}:{KEY}".encode()).decode()
         try:
-            if self.headers.get("Authorization") != f"Basic {expected}":
+            if self.headers.get("Authorization") not in (f"Basic {expected}", f"Bearer {TOKEN}"):
                 raise RefusalError(401, "Unauthenticated")
             if "busy" in self.kaggle.fails:
                 self.kaggle.fails.remove("busy")

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import soundfile
 from conftest import ROOT, lacking, run, tone
-from kaggle_server import KaggleServer
+from kaggle_server import TOKEN, KaggleServer
 
 from src import answering, audio, competition, kaggle_folders
 from src.predictor import Prediction, Predictor
@@ -313,15 +313,17 @@ def test_what_is_pushed_is_scored_pushed_again_and_runs(built, kaggle, server, w
     assert (submitted["kernelOwner"], submitted["kernelSlug"]) == ("alice", "birdcall-kernel")
     assert (submitted["kernelVersion"], submitted["submissionDescription"]) == (1, "tones")
 
-    server.fails.add("busy")  # one answer, which must not end hours of waiting
+    server.fails.add("busy")
     done = push(folder, server, tmp_path, "--no-submit", "--user", "bobby")
-    assert done.returncode == 1, "the first question is not one of waiting"
+    assert done.returncode == 1
     assert "Kaggle answered 503" in done.stderr
+    assert "bobby/birdcall-code" not in server.datasets
+    server.fails.add("blink")  # one answer while it waits, which must not end hours of waiting
     done = push(folder, server, tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "asked again" in done.stderr
     assert len(server.datasets["alice/birdcall-code"]) == 2
     assert server.submissions[0]["kernelVersion"] == 2
-    assert "bobby/birdcall-code" not in server.datasets
 
     # What was uploaded, as Kaggle lays it out, with the archives left as they are, in an image that lacks LiteRT.
     (kaggle / "input/birdcall-code").unlink()
@@ -489,6 +491,16 @@ def test_rules_that_were_not_accepted_and_missing_credentials_and_unknown_files_
         assert sentence in done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "data/train.csv").exists()
+
+
+def test_a_token_is_as_good_as_a_key_and_a_wrong_one_is_refused(server, files, tmp_path):
+    nothing = {"KAGGLE_USERNAME": "", "KAGGLE_KEY": ""}
+    done = download(tmp_path / "data", server, tmp_path, "test.csv", **nothing, KAGGLE_API_TOKEN=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data/test.csv").read_bytes() == files["test.csv"]
+    done = download(tmp_path / "data", server, tmp_path, "test.csv", **nothing, KAGGLE_API_TOKEN="wrong")
+    assert done.returncode == 1
+    assert "no Kaggle credentials, or none that Kaggle accepts" in done.stderr
 
 
 def test_help_comes_without_pandas():

@@ -116,10 +116,7 @@ def answer_rows(
     arguments: argparse.Namespace, core: Predictor, threshold: float | np.ndarray, hop_seconds: float, output: Path
 ) -> list[tuple[str, str]]:
     """Write a submission for a test.csv: every row once, in its order. Returns (file, what was wrong) pairs."""
-    import numpy as np
-    from tqdm import tqdm
-
-    from src import audio, competition, outputs, predictor, soundscape
+    from src import answering, competition, outputs
 
     rows = competition.read_rows(arguments.test_csv)
     folder = arguments.test_audio or arguments.test_csv.parent / "test_audio"
@@ -127,30 +124,10 @@ def answer_rows(
         raise UserError(
             f"{folder}: no such folder; the audio of {arguments.test_csv} is given with --test-audio FOLDER"
         )
-    answers = {row_id: set() for row_id in rows.row_id}
-    faults = []
-    for audio_id, of_file in tqdm(rows.groupby("audio_id", sort=False), unit="file", desc="predicting"):
-        path = competition.find_audio(folder, audio_id)
-        if path is None:
-            faults.append((str(folder / audio_id), f"no such audio; its {len(of_file)} rows are answered nocall"))
-            continue
-        try:
-            prediction = predictor.predict_file(core, path, hop_seconds)
-        except audio.AudioError as error:
-            faults.append((str(path), f"{error}; its {len(of_file)} rows are answered nocall"))
-            continue
-        probabilities = soundscape.row_probabilities(prediction, of_file.end_seconds.to_numpy())
-        answers.update(zip(of_file.row_id, soundscape.decide(probabilities, core.labels, threshold)))
-        if prediction.fault:
-            faults.append((str(path), prediction.fault))
-        beyond = int(np.isnan(probabilities[:, 0]).sum())
-        if beyond:
-            faults.append((str(path), f"{beyond} rows lie beyond its {prediction.seconds:.1f} s; answered nocall"))
-
-    outputs.write_submission(output, rows.row_id, (answers[row_id] for row_id in rows.row_id))
-    called = sum(bool(birds) for birds in answers.values())
-    print(f"{output}: {len(rows)} rows, {called} with birds, {len(rows) - called} nocall")
-    return faults
+    answers = answering.answer_rows(core, rows, folder, threshold, hop_seconds)
+    outputs.write_submission(output, answers.birds, answers.birds.values())
+    print(f"{output}: {answers.describe()}")
+    return answers.faults
 
 
 def answer_files(

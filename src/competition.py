@@ -1,5 +1,6 @@
 """The competition's files (Cornell Birdcall Identification, `birdsong-recognition`): recordings, rows to answer, truth.
 
+    python -m src.competition download                                  # gets them: see competition_download.py
     recordings = read_recordings(Path("input/birdsong-recognition"))    # a table, one row a recording; see COLUMNS
     rows = read_rows(Path("input/birdsong-recognition/test.csv"))       # row_id, audio_id, end_seconds
 
@@ -10,6 +11,12 @@ train.csv or a file that is at fault costs itself, never the run: it stays in th
 """
 
 from __future__ import annotations
+
+if __name__ == "__main__":  # before pandas is imported, so that --help answers at once; ends the process
+    from src.competition_download import main
+    from src.errors import run_script
+
+    run_script(main)
 
 import ast
 import io

@@ -58,7 +58,7 @@ def test_every_option_that_is_named_is_one_of_the_script_s(path):
     helps: dict[str, str] = {}
     text = path.read_text().replace("\\\n", " ")
     for line in text.splitlines():
-        found = re.match(r" {4}python ((?:edge/)?\w+\.py|tests/bench/\w+\.py) (.*)", line)
+        found = re.match(r" {4}python ((?:edge/|submissions/kernel/)?\w+\.py|tests/bench/\w+\.py) (.*)", line)
         if not found or not (ROOT / found[1]).is_file():
             continue
         script = found[1]

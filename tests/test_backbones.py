@@ -14,17 +14,35 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 from conftest import ROOT
 
-from src import audio_backbones, backbones, bundle, classifier, heads, hub_modules, layer_order, litert, model_table
-from src.audio import AudioFile, file_windows
+from src import (
+    audio_backbones,
+    backbones,
+    bundle,
+    classifier,
+    heads,
+    hub_modules,
+    layer_order,
+    layouts,
+    litert,
+    model_table,
+    preparation,
+    runs,
+)
 from src.backbones import REGISTRY, Backbone
 from src.errors import UserError
+from src.folds import make_folds
+from src.history import History
+from src.networks import Place, open_network
 from src.pieces import Pieces, half_overlapping
 from src.predictor import Predictor
 from src.recipe import Recipe
-from src.waveforms import at_rate
+from src.splits import split_fold
+from src.training import out_of_fold
+from src.workers import Workers
 
 LABELS = ("aaa", "bbb", "ccc")
 STUDY = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "inception_v3", "mobilenet_v2", "mobilenet_v2_140")
@@ -93,13 +111,6 @@ def published(backbone: Backbone) -> tf.train.Checkpoint:
     return module
 
 
-def real_windows(folder: Path, recipe: Recipe, number: int) -> np.ndarray:
-    """The first windows of a real soundscape: float32 [number, samples]."""
-    (soundscape,) = (folder / "birdsong-recognition/example_test_audio").glob("ORANGE*.mp3")
-    with AudioFile(soundscape) as audio:
-        return np.stack([window.samples[0] for window, _ in zip(file_windows(audio, recipe), range(number))])
-
-
 def audible(recipe: Recipe, number: int = 3) -> np.ndarray:
     """Windows that differ: float32 [number, samples]."""
     random = np.random.default_rng(0)
@@ -108,41 +119,61 @@ def audible(recipe: Recipe, number: int = 3) -> np.ndarray:
     return (np.array(tones) + random.normal(0, 0.02, (number, len(time_s)))).astype(np.float32)
 
 
-def train_export_predict(backbone: Backbone, windows: np.ndarray, recipe: Recipe, folder: Path) -> np.ndarray:
-    """A step of training, an exported bundle, and its answers, which must be Keras's: float32 [windows, labels]."""
-    targets = np.eye(len(LABELS), dtype=np.float32)[np.arange(len(windows)) % len(LABELS)]
-    loss, adam = keras.losses.BinaryCrossentropy(from_logits=True), keras.optimizers.Adam(1e-3)
-    if backbone.kind == "audio":
-        audio = audio_backbones.load(backbone)
-        assert audio.sample_rate == recipe.sample_rate
-        model = heads.build(LABELS, audio.features, recipe)
-        inputs = audio.embed(windows)
-        assert inputs.shape == (len(windows), audio.features)
-        assert np.isfinite(inputs).all()
-        assert audio.features == (backbone.features or audio.features)
-        listener = classifier.over_audio(audio, model, recipe)
-    else:
-        below = classifier.body(recipe, backbone)
-        assert below.output.shape[1] == backbone.features
-        model = classifier.with_head(below, heads.build(LABELS, below.output.shape[1], recipe))
-        inputs = keras.ops.convert_to_numpy(classifier.FrontEnd(recipe)(windows))
-        listener = classifier.with_front_end(model, recipe)
-    model.compile(adam, loss, run_eagerly=True)  # for a single step, tracing costs more
-    before = [np.array(variable) for variable in model.trainable_variables]
-    assert np.isfinite(model.train_on_batch(inputs, targets))
-    assert any(not np.array_equal(old, np.array(new)) for old, new in zip(before, model.trainable_variables))
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory) -> Path:
+    """Recordings of three species, two of each, in a folder a species."""
+    folder, recipe = tmp_path_factory.mktemp("tones"), Recipe()
+    for number, samples in enumerate(audible(recipe, 6)):
+        path = folder / "abc"[number % 3] / f"{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, samples, recipe.sample_rate)
+    return folder
 
-    classifier.export(listener, folder)
-    core = Predictor([bundle.write(folder, backbone.name, LABELS, recipe, {})])
-    answers = core.probabilities(windows)
-    np.testing.assert_allclose(answers, keras.ops.convert_to_numpy(listener(windows)), atol=1e-3)
-    assert answers.std(axis=0).max() > 0
-    assert np.isfinite(core.probabilities(np.zeros((1, recipe.window_samples), np.float32))).all()
-    return answers
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory, real_data) -> Path:
+    """Real recordings of three species, two of each, in a folder a species."""
+    folder = tmp_path_factory.mktemp("birds")
+    for species in sorted((real_data / "birds/train_audio").iterdir())[:3]:
+        (folder / species.name).mkdir()
+        for path in sorted(species.iterdir())[:2]:
+            (folder / species.name / path.name).symlink_to(path)
+    return folder
+
+
+def train_export_predict(backbone: Backbone, data: Path, recipe: Recipe, folder: Path) -> Predictor:
+    """The road of train.py with a step of each stage, and the published bundle's predictor.
+
+    runs.publish holds its answers against Keras's.
+    """
+    source = layouts.DataSource(data=str(data))
+    recordings = layouts.read(source)
+    prepared = preparation.prepare(recordings, recipe, folder / "p", source.to_dict(), workers=Workers(1))
+    one_step = {"head_epochs": 1, "epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "warmup_epochs": 0.0}
+    frozen = {"unfreeze": 0} if backbone.kind == "audio" else {}
+    recipe = replace(recipe, backbone=backbone.name, **{**one_step, **frozen})
+    split = split_fold(prepared, make_folds(recordings, 2), 0, recipe)
+    network = open_network(backbone, recipe, split.labels, None, tf.distribute.get_strategy(), workers=1)
+    place, history = Place(folder / "fold0", ""), History(folder / "fold0")
+    if network.has_head_stage:
+        features, _ = network.embed(prepared, recordings, folder / "store")
+        assert np.isfinite(features).all() and features.std(axis=0).max() > 0
+        assert features.shape == (len(prepared.index), backbone.features or features.shape[1])
+        logits = network.fit_head(features, split, place, history)
+    if network.is_fine_tuned:
+        logits = network.fine_tune(prepared, split, place, history)
+    assert set(history.table().stage) == {"head"} if frozen else "network" in set(history.table().stage)
+    assert runs.publish(place.folder, network, recordings, out_of_fold(logits, split)) < 1e-3
+    core = Predictor([bundle.load(place.folder / "bundle")])
+    assert core.recipe.sample_rate == (backbone.sample_rate or recipe.sample_rate)
+    windows = audible(core.recipe)
+    for given in (windows, np.zeros_like(windows[:1])):
+        assert np.isfinite(core.probabilities(given)).all()
+    return core
 
 
 def recipe_for(backbone: Backbone) -> Recipe:
-    return at_rate(Recipe(), backbone.sample_rate) if backbone.kind == "audio" else SHORT
+    return Recipe() if backbone.kind == "audio" else SHORT
 
 
 def in_cache(backbone: Backbone, root: Path, handle: str | None = None) -> Path:
@@ -155,15 +186,14 @@ def in_cache(backbone: Backbone, root: Path, handle: str | None = None) -> Path:
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_each_backbone_trains_is_exported_and_answers(name, tmp_path, monkeypatch):
+def test_each_backbone_trains_is_exported_and_answers(name, tones, tmp_path, monkeypatch):
     """On a module of the published signature, in the cache under its handle's hash; random weights."""
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "hub"))
     backbone = backbones.get(name)
     if backbone.handle:
         in_cache(backbone, tmp_path / "hub")
         assert backbones.cached(backbone)[0] == backbone.handle
-    recipe = recipe_for(backbone)
-    train_export_predict(backbone, audible(recipe), recipe, tmp_path / "bundle")
+    train_export_predict(backbone, tones, recipe_for(backbone), tmp_path)
 
 
 def test_all_of_the_study_s_table_is_in_the_registry():
@@ -172,18 +202,17 @@ def test_all_of_the_study_s_table_is_in_the_registry():
 
 
 @pytest.mark.parametrize("name", ["yamnet", "birdnet_stm32"])
-def test_a_real_network_of_audio_is_exported_as_it_hears(name, real_data, tmp_path, monkeypatch):
+def test_a_real_network_of_audio_is_exported_as_it_hears(name, real_data, birds, tmp_path, monkeypatch):
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(real_data / "hub"))
     backbone = backbones.get(name if name in REGISTRY else str(real_data / "hub" / name))
-    recipe = recipe_for(backbone)
-    train_export_predict(backbone, real_windows(real_data, recipe, 8), recipe, tmp_path)
+    train_export_predict(backbone, birds, recipe_for(backbone), tmp_path)
 
 
-def test_a_real_network_of_images_is_exported_as_it_sees(real_data, tmp_path, monkeypatch):
+def test_a_real_network_of_images_is_exported_as_it_sees(real_data, birds, tmp_path, monkeypatch):
     """Another one is fine-tuned and exported in test_training.py."""
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(real_data / "hub"))
     recipe = replace(SHORT, image_size=(96, 96), unfreeze=0)
-    train_export_predict(backbones.get("efficientnet_lite0"), real_windows(real_data, recipe, 4), recipe, tmp_path)
+    train_export_predict(backbones.get("efficientnet_lite0"), birds, recipe, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_lite0"])
@@ -369,6 +398,11 @@ def test_which_output_is_the_embedding_is_told_by_its_name_or_asked_for(lite):
     for name in ("neither", "saved neither"):
         with pytest.raises(UserError, match=r"cannot be told \(.*\[1, 4\].*call that one `embedding`"):
             audio_backbones.load(backbones.get(str(lite[name]), sample_rate=16000))
+
+
+def test_a_litert_model_by_path_goes_the_whole_road(lite, tones, tmp_path):
+    core = train_export_predict(backbones.get(str(lite["both"]), sample_rate=16000), tones, Recipe(), tmp_path)
+    assert core.recipe.sample_rate == 16000
 
 
 def test_a_bundle_of_two_graphs_answers_by_both_and_each_is_checked(lite, tmp_path):

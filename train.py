@@ -69,6 +69,7 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
             devices,
             folds,
             layouts,
+            lighter,
             networks,
             oof,
             paths,
@@ -123,13 +124,17 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
     if devices.is_chief(strategy):
         history.draw()
         oof.write(place.folder, predictions)
-        difference = runs.publish(place.folder, network, recordings, predictions)
         spent = vae_windows.cpu_seconds(place.folder) + embedding_cpu_seconds + float(history.table().cpu_seconds.sum())
-        runs.write_run(place, prepared, network, split, started, spent, difference)
+        about = runs.about(prepared, network, split, fold, spent)
+        differences = runs.publish(place.folder, network, recordings, predictions, about, arguments.int8)
+        runs.write_run(place, prepared, network, split, started, spent, differences)
     devices.together(strategy)
 
     by_window, by_recording = oof.accuracies(oof.as_arrays(predictions, split.labels))
     print(f"fold {fold}: window accuracy {by_window:.3f}, recording accuracy {by_recording:.3f}")
+    if arguments.int8:
+        in_bytes = lighter.window_accuracy(network, place.folder / "bundle", prepared, split)
+        print(f"in int8: window accuracy {in_bytes:.3f}")
     seconds = time.perf_counter() - started[0], time.process_time() - started[1]
     print(f"{seconds[0]:.0f} s, {seconds[1]:.0f} CPU s; {place.folder / 'bundle'}")
     return 0

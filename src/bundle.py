@@ -1,10 +1,15 @@
-"""A trained model as a folder: `model.tflite` (waveform in, probabilities out) and `bundle.json` (everything needed to use it).
+"""A trained model as a folder: LiteRT files (waveform in, probabilities out), `bundle.json` (everything needed to use them),
+and README.md, the same for a person.
 
-A head on a network that is itself a LiteRT file cannot be one graph with it: such a bundle holds two that are run one after
-the other, `graphs` ["backbone.tflite", "model.tflite"], the first on pieces of the window, the second on their features.
+    model.tflite               float32, whole
+    front_end.tflite           the front end alone, in float32, and what comes after it, lighter:
+    model_float16.tflite       half as large; probabilities differ by up to 0.03
+    model_int8.tflite          in bytes, if that was asked for
+    backbone.tflite            a network that was a LiteRT file: on pieces of the window, before the head in model.tflite
 
     bundles = find([Path("runs/b6")])         # a bundle, a fold or a run (all its folds), or several
-    bundle.labels, bundle.recipe, bundle.threshold, bundle.thresholds, bundle.calibration, bundle.model_path
+    bundle.labels, bundle.recipe, bundle.threshold, bundle.thresholds, bundle.calibration
+    bundle.graphs("float16")                  # paths of the files that are run one after the other
 
 Nothing in a bundle is executed. No TensorFlow import.
 """
@@ -13,19 +18,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from src import card
 from src.calibration import Calibration
 from src.errors import UserError
-from src.files import sha256, write_json
+from src.files import sha256, write_json, write_text
 from src.pieces import POOLINGS, Pieces
 from src.recipe import Recipe
 
 SCHEMA = 1
 MODEL_FILE = "model.tflite"
 BACKBONE_FILE = "backbone.tflite"
+FLOAT16_FILE = "model_float16.tflite"
+FRONT_END_FILE = "front_end.tflite"
+INT8_FILE = "model_int8.tflite"
+FLOAT32, FLOAT16, INT8 = "float32", "float16", "int8"
+CARD_FILE = "README.md"
 DEFAULT_THRESHOLD = 0.5
 
 
@@ -39,7 +50,9 @@ class Bundle:
     calibration: what the model's probabilities go through first
     threshold_source: "default", or what it was fitted on
     scores: out-of-fold figures, by name
-    graphs: names of the LiteRT files, run one after the other; pieces: how a window is cut for the first of two
+    variants: names of the LiteRT files by their precision ("float32", "float16", "int8"), run one after the other
+    pieces: how a window is cut for `backbone.tflite`; None: there is no such file
+    about: what it was trained on and what it cost, by name
     """
 
     folder: Path
@@ -52,13 +65,20 @@ class Bundle:
     threshold_source: str
     scores: dict
     versions: dict
-    graphs: tuple[str, ...] = (MODEL_FILE,)
-    pieces: Pieces | None = None
+    variants: Mapping[str, tuple[str, ...]]
+    pieces: Pieces | None
+    about: dict
+
+    def graphs(self, precision: str = FLOAT32) -> list[Path]:
+        """The LiteRT files of a precision, run one after the other. Raises UserError if the bundle has none."""
+        if precision not in self.variants:
+            raise UserError(f"{self.folder}: has no {precision} model, but {', '.join(self.variants)}")
+        return [self.folder / name for name in self.variants[precision]]
 
     @property
-    def model_path(self) -> Path:
-        """The LiteRT file that gives the probabilities."""
-        return self.folder / self.graphs[-1]
+    def files(self) -> list[str]:
+        """Names of all that belongs to it, but the card."""
+        return ["bundle.json", *sorted({name for names in self.variants.values() for name in names})]
 
 
 def write(
@@ -68,12 +88,17 @@ def write(
     recipe: Recipe,
     versions: dict,
     chain: Pieces | None = None,
+    about: dict | None = None,
 ) -> Bundle:
-    """Write bundle.json beside the LiteRT files that are already in `folder`, with the default threshold.
+    """Write bundle.json and the card beside the LiteRT files that are already in `folder`, with the default threshold.
 
     chain: how a window is cut for `backbone.tflite`, whose features `model.tflite` takes; None: there is no such file
+    about: what the model was trained on and what it cost, for the card
     """
-    graphs = (MODEL_FILE,) if chain is None else (BACKBONE_FILE, MODEL_FILE)
+    before = () if chain is None else (BACKBONE_FILE,)
+    cut = before or ((FRONT_END_FILE,) if (folder / FRONT_END_FILE).is_file() else ())
+    variants = {FLOAT32: (*before, MODEL_FILE), FLOAT16: (*cut, FLOAT16_FILE), INT8: (FRONT_END_FILE, INT8_FILE)}
+    variants = {name: files for name, files in variants.items() if all((folder / file).is_file() for file in files)}
     contents = {
         "schema": SCHEMA,
         "name": name,
@@ -82,13 +107,15 @@ def write(
         "threshold_source": "default",
         "scores": {},
         "versions": versions,
-        "sha256": {graph: sha256(folder / graph) for graph in graphs},
+        "variants": {name: list(files) for name, files in variants.items()},
+        "sha256": {file: sha256(folder / file) for files in variants.values() for file in files},
+        "about": about or {},
         "recipe": recipe.to_dict(),
     }
     if chain is not None:
-        contents["graphs"] = list(graphs)
         contents.update(sub_window_samples=chain.size, sub_hop_samples=chain.hop, sub_pooling=chain.pooling)
     write_json(folder / "bundle.json", contents)
+    write_text(folder / CARD_FILE, card.text(contents))
     return load(folder)
 
 
@@ -112,6 +139,7 @@ def update(
         if value is not None:
             contents[name] = value
     write_json(path, contents)
+    write_text(bundle.folder / CARD_FILE, card.text(contents))
 
 
 def load(folder: Path) -> Bundle:
@@ -128,7 +156,8 @@ def load(folder: Path) -> Bundle:
         # Bundles of an earlier version, and those never evaluated, have neither.
         thresholds = contents.get("thresholds", [threshold] * len(labels))
         calibration = contents.get("calibration", Calibration().to_dict())
-        graphs = tuple(str(graph) for graph in contents.get("graphs", [MODEL_FILE]))
+        variants = contents.get("variants", {FLOAT32: contents.get("graphs", [MODEL_FILE])})
+        variants = {str(name): tuple(str(file) for file in files) for name, files in variants.items()}
         bundle = Bundle(
             folder=folder,
             name=str(contents["name"]),
@@ -140,10 +169,11 @@ def load(folder: Path) -> Bundle:
             threshold_source=str(contents["threshold_source"]),
             scores=dict(contents["scores"]),
             versions=dict(contents["versions"]),
-            graphs=graphs,
-            pieces=_pieces(contents) if len(graphs) == 2 else None,
+            variants=variants,
+            pieces=_pieces(contents) if "sub_window_samples" in contents else None,
+            about=dict(contents.get("about", {})),
         )
-        promised = {graph: contents["sha256"][graph] for graph in graphs}
+        promised = {file: contents["sha256"][file] for files in variants.values() for file in files}
     except OSError as error:
         raise UserError(
             f"{path}: {error.strerror}; a bundle is the folder `bundle` that train.py writes in a fold"
@@ -159,10 +189,15 @@ def load(folder: Path) -> Bundle:
     for label, value in zip(bundle.labels, bundle.thresholds):
         if not (math.isfinite(value) and 0 <= value <= 1):
             raise UserError(f"{path}: the threshold of {label} must lie in [0, 1], not {value}")
-    if len(graphs) not in (1, 2) or any(Path(graph).name != graph for graph in graphs):
-        raise UserError(f"{path}: graphs must name one or two files of the folder, not {', '.join(graphs) or 'none'}")
-    for graph in graphs:
-        _check(folder / graph, promised[graph])
+    for files in (variants.get(FLOAT32, ()), *variants.values()):
+        if len(files) not in (1, 2) or any(Path(file).name != file for file in files):
+            raise UserError(
+                f"{path}: variants must name one or two files of the folder, not {', '.join(files) or 'none'}"
+            )
+    if bundle.pieces is not None and any(len(files) != 2 for files in variants.values()):
+        raise UserError(f"{path}: a model on pieces of the window has a {BACKBONE_FILE} and a {MODEL_FILE}")
+    for file, digest in promised.items():
+        _check(folder / file, digest)
     return bundle
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 
@@ -198,20 +199,43 @@ def _probabilities(given: Any, logits: Any) -> keras.Model:
     return keras.Model(given, layers.Activation("sigmoid", name="probabilities", dtype="float32")(logits))
 
 
-def export(listener: keras.Model, folder: Path) -> Path:
-    """Write `folder`/model.tflite, float32, built-in ops only; the batch may have any size. Returns its path."""
+Form = Callable[[tf.lite.TFLiteConverter], None]
+
+
+def export(listener: keras.Model, folder: Path, forms: Mapping[str, Form] | None = None) -> None:
+    """Write `folder`/model.tflite, built-in ops only; the batch may have any size.
+
+    forms: other files to write instead, by name, each with what sets the converter for it: `whole`, `half`, `in_bytes`
+    """
     saved = folder / ".saved_model"
     shutil.rmtree(saved, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / MODEL_FILE
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         # By way of a SavedModel: from_keras_model and from_concrete_functions lose a Keras 3 model's weights in silence.
         with quiet.native_stderr():  # the converter tells its inner life
             listener.export(str(saved), verbose=False)
-            content = tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert()
+            for name, form in (forms or {MODEL_FILE: whole}).items():
+                converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
+                form(converter)
+                content = converter.convert()
+                with written_whole(folder / name) as temporary:
+                    temporary.write_bytes(content)
     finally:
         shutil.rmtree(saved, ignore_errors=True)
-    with written_whole(path) as temporary:
-        temporary.write_bytes(content)
-    return path
+
+
+def whole(converter: tf.lite.TFLiteConverter) -> None:
+    """Weights and sums in float32: as the converter is."""
+
+
+def half(converter: tf.lite.TFLiteConverter) -> None:
+    """Weights in float16, sums in float32."""
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+
+
+def in_bytes(converter: tf.lite.TFLiteConverter, examples: Sequence[np.ndarray]) -> None:
+    """Weights and activations in int8, within the ranges that the examples give: float32 arrays of the input's shape."""
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([example] for example in examples)

@@ -140,7 +140,7 @@ def _soundscapes(
 ) -> pd.DataFrame | None:
     """A fold's answered soundscapes, mixed anew only if something about them changed; None where they cannot be made."""
     options = Options(settings.minutes, settings.nocall_share, seed=settings.seed)
-    digests = [sha256(folder / "oof.parquet"), *(sha256(one.folder / graph) for graph in one.graphs)]
+    digests = [sha256(folder / "oof.parquet"), *(sha256(graph) for graph in one.graphs())]
     made = f"{options} {settings.background} {n_folds if settings.background else 1} {' '.join(digests)}"
     table = validation_soundscapes.read(folder, made)
     if recordings is None or (table is not None and settings.keep_audio is None):
@@ -239,7 +239,7 @@ def cost(done: EvaluatedRun) -> dict[str, float]:
     return {
         "parameters": described[0].get("parameters") or nothing,
         "cpu_ms_a_window": _cpu_ms(done),
-        "model_mb": sum((first.folder / graph).stat().st_size for graph in first.graphs) / 1e6,
+        "model_mb": sum(graph.stat().st_size for graph in first.graphs()) / 1e6,
         "training_cpu_s": sum(one.get("training_cpu_seconds", nothing) for one in described),
         "whole_cpu_s": sum(one.get("cpu_seconds", nothing) for one in described),
     }

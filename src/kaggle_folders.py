@@ -100,7 +100,7 @@ def _fill_dataset(folder: Path, bundles: Sequence[bundle.Bundle], models: Sequen
         # runs/b6/fold0/bundle -> 00_fold0; the number keeps the ensemble's order and names apart.
         kept = folder / "bundles" / f"{number:02d}_{each.folder.resolve().parent.name}"
         kept.mkdir(parents=True)
-        for file in ("bundle.json", *each.graphs):
+        for file in each.files:
             shutil.copyfile(each.folder / file, kept / file)
     write_json(folder / MARKER, {"models": [model.name for model in models], "packages": list(PACKAGES)})
     slug = f"{name}-code"

@@ -44,11 +44,13 @@ class Graph:
     """A LiteRT file with one float32 input, of which one output is asked.
 
     input_shape: what its input becomes; None: as it is in the file
-    features: length of the output to ask, where it has several; 0: unknown
+    features: length of the output to ask, where it has several; 0: unknown; None: it has one, of any shape
     Raises UserError for what LiteRT cannot load, or for another kind of input.
     """
 
-    def __init__(self, path: Path, input_shape: tuple[int, ...] | None = None, features: int = 0, threads: int = 1):
+    def __init__(
+        self, path: Path, input_shape: tuple[int, ...] | None = None, features: int | None = 0, threads: int = 1
+    ):
         try:
             with quiet.native_stderr():  # LiteRT announces its CPU delegate
                 self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
@@ -71,7 +73,8 @@ class Graph:
             if set(told) == set(signature["outputs"]) and all(told.values()):
                 outputs = told
         shapes = {name: tuple(int(side) for side in each["shape"]) for name, each in outputs.items()}
-        output = outputs[choose_embedding(shapes, features, str(path))]
+        named = choose_embedding(shapes, features, str(path)) if features is not None else next(iter(outputs))
+        output = outputs[named]
         self._output = output["index"]
         self.output_size = int(output["shape"][-1])
 

@@ -11,14 +11,14 @@ probabilities, after each bundle's own calibration.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from src.audio import BLOCK_SECONDS, AudioFile, file_windows
-from src.bundle import Bundle
+from src.bundle import FLOAT32, Bundle
 from src.calibration import Calibration
 from src.errors import UserError
 from src.litert import Embedder, Graph, input_shape
@@ -48,9 +48,12 @@ class Predictor:
     labels: ebird codes in the order of the columns; recipe: what the audio must be
     threshold, thresholds: the mean of the bundles', one number and float64 array [labels]
     calibrated: False for what the networks themselves say, as out-of-fold predictions are
+    precision: which of the bundles' LiteRT files are asked: "float32", "float16" or "int8"
     """
 
-    def __init__(self, bundles: Sequence[Bundle], threads: int = 1, calibrated: bool = True) -> None:
+    def __init__(
+        self, bundles: Sequence[Bundle], threads: int = 1, calibrated: bool = True, precision: str = FLOAT32
+    ) -> None:
         first = bundles[0].recipe
         for bundle in bundles[1:]:
             differing = [
@@ -69,7 +72,7 @@ class Predictor:
         self.threshold = float(np.mean([bundle.threshold for bundle in bundles]))
         self.thresholds = np.mean([bundle.thresholds for bundle in bundles], axis=0)
         self._calibrations = [bundle.calibration if calibrated else Calibration() for bundle in bundles]
-        self._models = [_Model(bundle, threads) for bundle in bundles]
+        self._models = [_Model(bundle, threads, precision) for bundle in bundles]
 
     def probabilities(self, windows: np.ndarray) -> np.ndarray:
         """Answer for windows: float32 array [windows, window_samples], unit scale -> float32 array [windows, labels].
@@ -89,23 +92,27 @@ class Predictor:
 class _Model:
     """A bundle's LiteRT graph, or its two one after the other, one window at a time."""
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        samples, path = bundle.recipe.window_samples, bundle.model_path
-        self._embedder: Embedder | None = None
+    def __init__(self, bundle: Bundle, threads: int, precision: str) -> None:
+        samples, (*before, path) = bundle.recipe.window_samples, bundle.graphs(precision)
+        self._first: Callable[[np.ndarray], np.ndarray] | None = None
+        shape: tuple[int, ...] = (1, samples)
         if bundle.pieces is not None:
-            features = input_shape(path)[-1]
-            backbone = bundle.folder / bundle.graphs[0]
-            self._embedder = Embedder(backbone, bundle.pieces, features, threads)
-            found = len(self._embedder.embed(np.zeros(samples, np.float32)))
-            if found != features:
-                raise UserError(f"{backbone}: gives {found} features, and {path.name} takes {features}")
-            samples = features
-        self._graph = Graph(path, (1, samples), threads=threads)
+            shape = (1, input_shape(path)[-1])
+            embedder = Embedder(before[0], bundle.pieces, shape[1], threads)
+            found = len(embedder.embed(np.zeros(samples, np.float32)))
+            if found != shape[1]:
+                raise UserError(f"{before[0]}: gives {found} features, and {path.name} takes {shape[1]}")
+            self._first = lambda window: embedder.embed(window)[None]
+        elif before:
+            front_end = Graph(before[0], shape, features=None, threads=threads)
+            shape = (1, *input_shape(path)[1:])
+            self._first = lambda window: front_end.run(window[None])
+        self._graph = Graph(path, shape, threads=threads)
         if self._graph.output_size != len(bundle.labels):
             raise UserError(f"{path}: gives {self._graph.output_size} outputs for {len(bundle.labels)} labels")
 
     def run(self, window: np.ndarray) -> np.ndarray:
-        return self._graph.run((self._embedder.embed(window) if self._embedder else window)[None])[0]
+        return self._graph.run(self._first(window) if self._first else window[None])[0]
 
 
 def predict_file(

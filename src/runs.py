@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from src.splits import Split
 
 EXPORT_TOLERANCE = 1e-3  # greatest difference in probability between Keras and the exported graph
+FLOAT16_TOLERANCE = 3e-2
 CHECKED_WINDOWS = 16
 
 
@@ -75,26 +76,26 @@ def has_begun(folder: Path) -> bool:
     return any(folder.glob("checkpoint_*.npz"))
 
 
-def publish(folder: Path, network: Network, recordings: pd.DataFrame, oof: pd.DataFrame) -> float:
+def publish(
+    folder: Path,
+    network: Network,
+    recordings: pd.DataFrame,
+    oof: pd.DataFrame,
+    about: dict | None = None,
+    int8: bool = False,
+) -> dict[str, float]:
     """Export the network to folder/bundle, once its answers on real audio of the fold are shown to be Keras's.
 
     recordings: columns filename, path; oof: the fold's windows, whose recordings are listened to
-    returns: the greatest difference in probability. Raises UserError if it exceeds EXPORT_TOLERANCE or is not a number;
-    no bundle is published then.
+    about: for the bundle's card; int8: also in bytes
+    returns: the greatest difference in probability, by precision. Raises UserError if float32's exceeds EXPORT_TOLERANCE or is
+    not a number; no bundle is published then. A float16 that exceeds FLOAT16_TOLERANCE is left out, and said to be.
     """
-    from src import classifier
+    from src import classifier, lighter
 
     part = folder / ".bundle.part"
     shutil.rmtree(part, ignore_errors=True)
     listener, recipe = network.listener(), network.bundle_recipe
-    classifier.export(listener, part)
-    if network.is_chain:
-        shutil.copyfile(network.audio.path, part / BACKBONE_FILE)
-        exported = bundle.write(
-            part, network.backbone.name, network.labels, recipe, versions(), chain=network.audio.pieces
-        )
-    else:
-        exported = bundle.write(part, network.backbone.name, network.labels, recipe, versions())
     path_of = dict(zip(recordings.filename, recordings.path))
     waveforms = []
     for filename in oof.filename.unique():
@@ -105,14 +106,43 @@ def publish(folder: Path, network: Network, recordings: pd.DataFrame, oof: pd.Da
     if not waveforms:
         raise UserError(f"{folder}: no recording of this fold is there to check the export on; is --data right?")
     waveforms = np.stack(waveforms[:CHECKED_WINDOWS])
-    given = network.audio.embed(waveforms) if network.is_chain else waveforms
-    expected = np.asarray(listener(given))
-    difference = float(np.abs(Predictor([exported]).probabilities(waveforms) - expected).max())
-    if not difference <= EXPORT_TOLERANCE:
+    classifier.export(listener, part)
+    lighter.export(network, listener, waveforms, part, int8)
+    if network.is_chain:
+        shutil.copyfile(network.audio.path, part / BACKBONE_FILE)
+    chain = network.audio.pieces if network.is_chain else None
+    name, labels, used = network.backbone.name, network.labels, versions()
+    exported = bundle.write(part, name, labels, recipe, used, chain, about)
+    expected = np.asarray(listener(network.audio.embed(waveforms) if network.is_chain else waveforms))
+    differences = {
+        precision: float(np.abs(Predictor([exported], precision=precision).probabilities(waveforms) - expected).max())
+        for precision in exported.variants
+    }
+    if not differences[bundle.FLOAT32] <= EXPORT_TOLERANCE:
+        difference = differences[bundle.FLOAT32]
         raise UserError(f"{part}: the exported graph differs from Keras by {difference:.3g}; it is not published")
+    if not differences[bundle.FLOAT16] <= FLOAT16_TOLERANCE:
+        difference = differences.pop(bundle.FLOAT16)
+        print(f"float16 differs from Keras by {difference:.3g}: it is left out of the bundle", file=sys.stderr)
+        (part / bundle.FLOAT16_FILE).unlink()
+        bundle.write(part, name, labels, recipe, used, chain, about)
     shutil.rmtree(folder / "bundle", ignore_errors=True)
     part.rename(folder / "bundle")
-    return difference
+    return differences
+
+
+def about(prepared: Prepared, network: Network, split: Split, fold: int, training_cpu_seconds: float) -> dict[str, str]:
+    """What a bundle's card says of the training, by name."""
+    learned = split.windows[split.train]
+    recordings, sources = learned.filename.nunique(), learned.source.nunique()
+    return {
+        "data": Path(prepared.source.get("data", "unknown")).name,
+        "recordings": f"{recordings} of {sources} sources, {len(learned)} windows; fold {fold} was held out",
+        "network": f"{network.backbone.name}, {network.parameters or 'an unknown number of'} parameters",
+        "backbone": network.backbone.handle or Path(network.backbone.path).name or "none: it began at random",
+        "cost": f"{training_cpu_seconds:.0f} CPU seconds",
+        "trained": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
 
 
 def write_run(
@@ -122,7 +152,7 @@ def write_run(
     split: Split,
     started: tuple[float, float],
     training_cpu_seconds: float,
-    export_difference: float,
+    export_differences: dict[str, float],
 ) -> None:
     """Keep what this fold was, in run.json; written last, so it says that the fold is finished.
 
@@ -145,7 +175,8 @@ def write_run(
             "train_windows": int(split.train.sum()),
             "validation_windows": int(split.validation.sum()),
             "split": split.digest,
-            "export_difference": export_difference,
+            "export_difference": export_differences[bundle.FLOAT32],
+            "export_differences": export_differences,
             "wall_seconds": round(time.perf_counter() - started[0], 1),
             "cpu_seconds": round(time.process_time() - started[1], 1),
             "training_cpu_seconds": round(training_cpu_seconds, 1),

@@ -163,7 +163,7 @@ def train_export_predict(backbone: Backbone, data: Path, recipe: Recipe, folder:
     if network.is_fine_tuned:
         logits = network.fine_tune(prepared, split, place, history)
     assert set(history.table().stage) == {"head"} if frozen else "network" in set(history.table().stage)
-    assert runs.publish(place.folder, network, recordings, out_of_fold(logits, split)) < 1e-3
+    assert runs.publish(place.folder, network, recordings, out_of_fold(logits, split))["float32"] < 1e-3
     core = Predictor([bundle.load(place.folder / "bundle")])
     assert core.recipe.sample_rate == (backbone.sample_rate or recipe.sample_rate)
     windows = audible(core.recipe)
@@ -416,7 +416,7 @@ def test_a_bundle_of_two_graphs_answers_by_both_and_each_is_checked(lite, tmp_pa
     (folder / graphs[0]).write_bytes(model.path.read_bytes())
     written = bundle.write(folder, "mine", LABELS, recipe, {}, chain=model.pieces)
     described = json.loads((folder / "bundle.json").read_text())
-    assert described["graphs"] == list(graphs)
+    assert described["variants"] == {"float32": list(graphs)}
     assert set(described["sha256"]) == set(graphs)
     assert (described["sub_window_samples"], described["sub_hop_samples"], described["sub_pooling"]) == (
         8000,
@@ -436,9 +436,9 @@ def test_a_bundle_of_two_graphs_answers_by_both_and_each_is_checked(lite, tmp_pa
     with pytest.raises(UserError, match=r"backbone\.tflite: missing"):
         bundle.load(folder)
     for wrong in (["../backbone.tflite", "model.tflite"], [], ["a", "b", "c"]):
-        names = {"graphs": wrong, "sha256": dict.fromkeys([*wrong, *graphs], "0")}
+        names = {"variants": {"float32": wrong}, "sha256": dict.fromkeys([*wrong, *graphs], "0")}
         (folder / "bundle.json").write_text(json.dumps({**described, **names}))
-        with pytest.raises(UserError, match="graphs must name one or two files"):
+        with pytest.raises(UserError, match="variants must name one or two files"):
             bundle.load(folder)
     (folder / "bundle.json").write_text(json.dumps({**described, "sub_pooling": "eval"}))
     with pytest.raises(UserError, match="not a bundle's description"):

@@ -70,7 +70,7 @@ def imports_of(path: Path) -> set[str]:
 
 # Who may know whom: a module imports from its own floor or one below.
 FLOORS = [
-    {"errors", "files", "quiet", "recipe", "paths", "storage", "workers", "calibration", "bootstrap", "pieces"}
+    {"errors", "files", "quiet", "recipe", "paths", "storage", "workers", "card", "calibration", "bootstrap", "pieces"}
     | {"layer_order", "kaggle_client"},
     {"audio", "spectrogram", "augment", "bundle", "calls", "shard_files", "shard_cache", "litert"}
     | {"losses", "optimizers", "devices", "checkpoints", "history"},
@@ -85,7 +85,7 @@ FLOORS = [
     {"classifier", "figures", "window_figures", "data_figures", "sound_figures", "page"}
     | {"exploration_page", "evaluation_figures", "vae_figures", "vae_windows"}
     | {"answering", "kaggle_folders"},
-    {"training", "networks", "runs", "demo", "evaluated_run", "comparison"},
+    {"training", "networks", "lighter", "runs", "demo", "evaluated_run", "comparison"},
 ]
 
 

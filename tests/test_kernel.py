@@ -136,7 +136,7 @@ def test_two_folders_are_built_with_all_that_kaggle_needs(built, tone_bundle):
     assert described["id"] == "alice/birdcall-code"
     assert len(described["licenses"]) == 1
     (kept,) = (dataset / "bundles").iterdir()
-    assert (kept / "model.tflite").read_bytes() == tone_bundle.model_path.read_bytes()
+    assert (kept / "model.tflite").read_bytes() == tone_bundle.graphs()[-1].read_bytes()
     assert (dataset / "code/src/answering.py").is_file()
     assert sorted(path.name.split("-")[0] for path in (dataset / "wheels").iterdir()) == [
         *("ai_edge_litert", "soundfile", "soxr")

@@ -34,6 +34,7 @@ from src import (
     splits,
     training,
 )
+from src.audio import some_windows
 from src.checkpoints import Checkpoint
 from src.errors import UserError
 from src.history import History
@@ -116,6 +117,27 @@ def test_a_run_killed_outright_goes_on_and_ends_with_the_very_weights_of_an_undi
             np.testing.assert_array_equal(whole[name], resumed[name])
     assert len(pd.read_csv(folder / "history.csv")) == 2
     assert (folder / "bundle/model.tflite").read_bytes() == (trained / "bundle/model.tflite").read_bytes()
+
+
+def test_a_bundle_has_three_precisions_that_agree_and_a_card(prepared_sample, trained):
+    again = train(prepared_sample, "runs/int8", "--int8", "--epochs", 1, "--steps-per-epoch", 1)
+    assert again.returncode == 0, again.stderr
+    assert "in int8: window accuracy" in again.stdout
+    made = bundle.load(prepared_sample["folder"] / "runs/int8/fold0/bundle")
+    assert list(made.variants) == ["float32", "float16", "int8"]
+    sizes = {name: sum(path.stat().st_size for path in made.graphs(name)) for name in made.variants}
+    assert sizes["float16"] < 0.75 * sizes["float32"]
+    wav = layouts.read(layouts.DataSource(data=str(prepared_sample["data"]))).path.iloc[0]
+    windows = np.concatenate(list(some_windows(wav, made.recipe).values()))
+    answers = {name: Predictor([made], precision=name).probabilities(windows) for name in made.variants}
+    np.testing.assert_allclose(answers["float16"], answers["float32"], atol=3e-2)
+    assert np.abs(answers["int8"] - answers["float32"]).mean() < 0.05
+    assert not np.array_equal(answers["int8"], answers["float32"])
+    text = (made.folder / "README.md").read_text()
+    for part in ("tiny: 12 species by ear", "fold 0 was held out", "CPU seconds", r"model\_int8.tflite", "MIT licence"):
+        assert part.replace("\\", "") in text.replace("\\", ""), part
+    with pytest.raises(UserError, match="has no int8 model, but float32, float16"):
+        Predictor([bundle.load(trained / "bundle")], precision="int8")
 
 
 def test_a_checkpoint_of_other_options_windows_or_folds_is_not_gone_on_with(prepared_sample, trained, split):
@@ -261,7 +283,7 @@ def test_of_a_real_module_there_moves_what_is_unfrozen_and_its_bundle_says_what_
         return  # exporting is no different
     table = training.out_of_fold(logits, split)
     recordings = layouts.read(layouts.DataSource.from_dict(prepared.source))
-    assert runs.publish(output, network, recordings, table) < 1e-3
+    assert runs.publish(output, network, recordings, table)["float32"] < 1e-3
     core = Predictor([bundle.load(output / "bundle")])
     silence = core.probabilities(np.zeros((1, recipe.window_samples), np.float32))
     assert np.isfinite(silence).all()

@@ -107,7 +107,8 @@ def answer_rows(
             slowest = max(slowest, time.monotonic() - started)
         audio_seconds += prediction.seconds
         probabilities = soundscape.row_probabilities(prediction, of_file.end_seconds.to_numpy())
-        birds.update(zip(of_file.row_id, soundscape.decide(probabilities, core.labels, threshold)))
+        ends = of_file.end_seconds.to_numpy()
+        birds.update(zip(of_file.row_id, soundscape.decide(probabilities, core.labels, threshold, core.decision, ends)))
         if prediction.fault:
             faults.append((str(path), prediction.fault))
         beyond = int(np.isnan(probabilities[:, 0]).sum())

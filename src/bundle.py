@@ -28,6 +28,7 @@ from src.errors import UserError
 from src.files import sha256, write_json, write_text
 from src.pieces import POOLINGS, Pieces
 from src.recipe import Recipe
+from src.soundscape import Decision
 
 SCHEMA = 1
 MODEL_FILE = "model.tflite"
@@ -48,6 +49,7 @@ class Bundle:
     threshold: a species is called present where its calibrated probability reaches it
     thresholds: the same with one for each species, in the order of the labels; all equal where one does as well
     calibration: what the model's probabilities go through first
+    decision: what decides beside the thresholds
     threshold_source: "default", or what it was fitted on
     scores: out-of-fold figures, by name
     variants: names of the LiteRT files by their precision ("float32", "float16", "int8"), run one after the other
@@ -62,6 +64,7 @@ class Bundle:
     threshold: float
     thresholds: tuple[float, ...]
     calibration: Calibration
+    decision: Decision
     threshold_source: str
     scores: dict
     versions: dict
@@ -126,14 +129,17 @@ def update(
     scores: dict,
     thresholds: Sequence[float] | None = None,
     calibration: Calibration | None = None,
+    decision: Decision | None = None,
 ) -> None:
-    """Keep a fitted threshold and the scores it gives in the bundle; None: no thresholds of the species, no calibration."""
+    """Keep a fitted threshold and the scores it gives in the bundle; None: no thresholds of the species, no calibration,
+    nothing that decides beside them."""
     path = bundle.folder / "bundle.json"
     contents = json.loads(path.read_text(encoding="utf-8"))
     contents.update(threshold=threshold, threshold_source=threshold_source, scores=scores)
     for name, value in (
         ("thresholds", None if thresholds is None else [float(value) for value in thresholds]),
         ("calibration", None if calibration is None else calibration.to_dict()),
+        ("decision", None if decision is None else decision.to_dict()),
     ):
         contents.pop(name, None)
         if value is not None:
@@ -166,6 +172,7 @@ def load(folder: Path) -> Bundle:
             threshold=threshold,
             thresholds=tuple(float(value) for value in thresholds),
             calibration=Calibration.from_dict(calibration, len(labels)),
+            decision=Decision.from_dict(contents.get("decision", {})),
             threshold_source=str(contents["threshold_source"]),
             scores=dict(contents["scores"]),
             versions=dict(contents["versions"]),

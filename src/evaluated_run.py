@@ -214,6 +214,7 @@ def write(done: EvaluatedRun) -> int:
         "intervals": {name: list(pair) for name, pair in found.intervals.items() if np.isfinite(pair).all()},
         "decisions": json.loads(found.decisions.to_json(orient="records")),
         "chosen": found.chosen,
+        "decision": found.decision.to_dict(),
         "remarks": done.remarks,
     }
     write_json(done.run / "evaluation.json", described)

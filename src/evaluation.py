@@ -20,13 +20,16 @@ import pandas as pd
 from src import bundle, metrics
 from src.bootstrap import Bootstrap, interval
 from src.errors import UserError
-from src.fitting import Answers, Fitted, cross_fitted, fit, of_clips
+from src.fitting import Answers, Fitted, cross_fitted, decided, fit, fit_decision, of_clips
 from src.oof import OutOfFold, hits
+from src.soundscape import Decision
 
 DEFAULT, CLIPS, SOUNDSCAPES = f"{bundle.DEFAULT_THRESHOLD} for all, not calibrated", "clips", "soundscapes"
 # The names of the threshold's four ways, in the order in which they are reported.
 ON_CLIPS, CALIBRATED, BY_SPECIES = "one, fitted on clips", "one, calibrated", "one for each species, calibrated"
 BETTER = "the better of the two calibrated ones on the other folds"
+# Beside the thresholds, each with those before it.
+STEPS = ("and neighbouring rows", "and a strict threshold for the file, a loose one for the row", "and at most so many")
 KEPT_ERRORS = 48
 
 
@@ -38,6 +41,7 @@ class Evaluation:
     per_species, confusions, errors: tables; fitted: on all rows; fitted_on: SOUNDSCAPES or CLIPS
     fitted_elsewhere: False where there was one group only, so that what is reported was fitted on itself
     reliability: sums of metrics.calibration_parts, float array [3, BINS], before and after
+    decision: what decides beside the thresholds, fitted on all rows of soundscapes; the default one without any
     curves: mean row F1 at each of metrics.THRESHOLDS, of the network's own probabilities, by what it is of
     """
 
@@ -53,6 +57,7 @@ class Evaluation:
     fitted_elsewhere: bool
     reliability: dict[str, np.ndarray]
     curves: dict[str, np.ndarray]
+    decision: Decision
 
     @property
     def threshold(self) -> float:
@@ -122,12 +127,16 @@ def evaluate(
         on_clips = _judge([of for of, _ in on], [cross_fitted(of, of, True) for of, _ in on], False)
 
     better = _better(main, judged[CALIBRATED], judged[BY_SPECIES])
-    decided = _decisions(main, {**judged, BETTER: better}, nocall_share, draws, seed)
-    score = dict(zip(decided.thresholds, decided.row_f1))
+    steps, decision = {}, Decision()
+    if soundscapes is not None:
+        steps, decision = _steps(soundscapes, better)
+    last = list(steps.values())[-1] if steps else better
+    table = _decisions(main, {**judged, BETTER: better, **steps}, nocall_share, draws, seed)
+    score = dict(zip(table.thresholds, table.row_f1))
     chosen = BY_SPECIES if score[BY_SPECIES] >= score[CALIBRATED] else CALIBRATED
     scores, intervals = _clip_scores(oof, clips, on_clips, nocall_share, draws, seed)
     if soundscapes is not None:
-        more, limits = _soundscape_scores(soundscapes, better, nocall_share, draws, seed)
+        more, limits = _soundscape_scores(soundscapes, last, nocall_share, draws, seed)
         scores, intervals = {**more, **scores}, {**limits, **intervals}
     reliability = {
         "calibration_error": metrics.calibration_parts(main.probabilities, main.present, main.maybe),
@@ -151,7 +160,7 @@ def evaluate(
     found = Evaluation(
         scores,
         intervals,
-        decided,
+        table,
         chosen,
         pd.DataFrame(),
         confusions(oof),
@@ -161,8 +170,9 @@ def evaluate(
         len(np.unique(main.group)) > 1,
         {"not calibrated": reliability["calibration_error"], "calibrated": reliability["calibration_error_calibrated"]},
         curves,
+        decision,
     )
-    return replace(found, per_species=_per_species(oof, on_clips, main, better, found))
+    return replace(found, per_species=_per_species(oof, on_clips, main, last, found))
 
 
 def _judge(members: Sequence[Answers], found: Sequence[Mapping[str, Fitted]] | None, by_species: bool) -> _Judged:
@@ -180,6 +190,26 @@ def _judge(members: Sequence[Answers], found: Sequence[Mapping[str, Fitted]] | N
             thresholds[here] = fitted.thresholds if by_species else fitted.threshold
     probabilities, thresholds = np.mean(said, axis=0), np.mean(limits, axis=0)
     return _Judged(probabilities, thresholds, metrics.clip_row_f1(probabilities, rows.present, rows.maybe, thresholds))
+
+
+def _steps(rows: Answers, judged: _Judged) -> tuple[dict[str, _Judged], Decision]:
+    """What neighbours, a strict and a loose threshold, and at most so many species bring, one after the other.
+
+    Each group by what was fitted on the others; and the decision of all rows, for the bundle.
+    """
+    counted = np.zeros((len(STEPS), *judged.probabilities.shape))
+    for group in np.unique(rows.group):
+        here = rows.group == group
+        others = ~here if not here.all() else here
+        found = fit_decision(judged.probabilities[others], judged.thresholds[others], rows.of(others))
+        for place, decision in enumerate(found):
+            counted[place, here] = decided(judged.probabilities[here], judged.thresholds[here], rows.of(here), decision)
+    half = np.full(judged.probabilities.shape, 0.5)
+    steps = {
+        name: _Judged(one, half, metrics.clip_row_f1(one, rows.present, rows.maybe, half))
+        for name, one in zip(STEPS, counted)
+    }
+    return steps, fit_decision(judged.probabilities, judged.thresholds, rows)[-1]
 
 
 def _better(rows: Answers, first: _Judged, second: _Judged) -> _Judged:
@@ -361,5 +391,6 @@ def keep(folders: list[Path], found: Evaluation, names: str) -> str:
             scores,
             found.thresholds if found.chosen == BY_SPECIES else None,
             found.fitted.calibration,
+            found.decision,
         )
     return described

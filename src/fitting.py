@@ -17,8 +17,9 @@ import pandas as pd
 
 from src.calibration import Calibration, logit, sigmoid
 from src.competition import NOCALL
-from src.metrics import THRESHOLDS, best_threshold, plateau, soundscape_weights
+from src.metrics import THRESHOLDS, best_threshold, clip_row_f1, plateau, soundscape_weights
 from src.oof import OutOfFold
+from src.soundscape import Decision, accepted
 
 PARTS = 5  # of the sources, for cross-fitting within one fold
 # A species with so many sources is believed by half: own optima of thresholds scatter by a logit or two with ten examples.
@@ -28,6 +29,11 @@ SHRINK_SOURCES = 10.0
 LEAST_SLOPE, GREATEST_SLOPE, GREATEST_INTERCEPT = 0.05, 4.0, 10.0
 OWN_TOLERANCE = 0.02  # of the share of rows with a species: its own scores that differ by less are alike
 GREATEST_OFFSET = 4.0  # logits, of a species' own calibration and threshold from what is common
+# What fit_decision tries: shares of the neighbours; logits by which a file's threshold is stricter and a row's is looser.
+NEIGHBOURS = (0.1, 0.2, 0.3, 0.4, 0.5)
+GATES = ((0.5, 0.0), (1.0, 0.0), (0.5, 0.5), (1.0, 0.5), (1.0, 1.0), (2.0, 0.5), (2.0, 1.0), (2.0, 2.0))
+MOST = (1, 2, 3, 5)
+DECISION_GAIN = 0.002  # in row F1: less is chance
 BIN_LOGITS = 0.125  # cells are pooled in bins of this width, so that a fit costs the same however many there are
 
 
@@ -40,6 +46,7 @@ class Answers:
     maybe: bool array [rows, labels]: species that may be in the row, neither wanted nor held against an answer
     weight: float array [rows], summing to 1
     source, group: arrays of text [rows]: what a bootstrap draws, and what is held out together
+    file: int array [rows]: which soundscape a row is of, the rows of one in the order of time; None: rows stand alone
     """
 
     labels: tuple[str, ...]
@@ -49,6 +56,7 @@ class Answers:
     weight: np.ndarray
     source: np.ndarray
     group: np.ndarray
+    file: np.ndarray | None = None
 
     @property
     def present(self) -> np.ndarray:
@@ -72,6 +80,7 @@ class Answers:
             weight=weight / total if total > 0 else np.full(len(weight), 1 / max(1, len(weight))),
             source=self.source[rows],
             group=self.group[rows],
+            file=None if self.file is None else self.file[rows],
         )
 
 
@@ -235,3 +244,41 @@ def _own_scores(answers: Answers, common: float) -> np.ndarray:
 def shrunk(own: np.ndarray, common: float, examples: np.ndarray) -> np.ndarray:
     """Each species' own number drawn to the common one: all of it with no source, half of it with SHRINK_SOURCES."""
     return (examples * own + SHRINK_SOURCES * common) / (examples + SHRINK_SOURCES)
+
+
+def fit_decision(probabilities: np.ndarray, thresholds: np.ndarray, answers: Answers) -> list[Decision]:
+    """What to decide by beside the thresholds: the best of NEIGHBOURS, with that of GATES, with that of MOST.
+
+    probabilities, thresholds: float arrays [rows, labels], calibrated; answers: of soundscapes, with their files
+
+    A step that gains less than DECISION_GAIN in mean row F1 is left out. Returns the decision after each step.
+    """
+    steps = [Decision()]
+    best = decided_f1(probabilities, thresholds, answers, steps[0]) @ answers.weight
+    for choices in (
+        [{"neighbours": share} for share in NEIGHBOURS],
+        [{"strict": strict, "loose": loose} for strict, loose in GATES],
+        [{"most": most} for most in MOST],
+    ):
+        tried = [replace(steps[-1], **choice) for choice in choices]
+        scores = [decided_f1(probabilities, thresholds, answers, one) @ answers.weight for one in tried]
+        place = int(np.argmax(scores))
+        gained = scores[place] > best + DECISION_GAIN
+        steps.append(tried[place] if gained else steps[-1])
+        best = scores[place] if gained else best
+    return steps[1:]
+
+
+def decided(probabilities: np.ndarray, thresholds: np.ndarray, answers: Answers, decision: Decision) -> np.ndarray:
+    """Which species count in each row, file by file: bool [rows, labels]."""
+    counted = np.zeros(probabilities.shape, bool)
+    for file in np.unique(answers.file):
+        rows = answers.file == file
+        counted[rows] = accepted(probabilities[rows], thresholds[rows], decision)
+    return counted
+
+
+def decided_f1(probabilities: np.ndarray, thresholds: np.ndarray, answers: Answers, decision: Decision) -> np.ndarray:
+    """Row F1 of what `decided` gives: float array [rows]."""
+    counted = decided(probabilities, thresholds, answers, decision)
+    return clip_row_f1(counted.astype(float), answers.present, answers.maybe, 0.5)

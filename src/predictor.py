@@ -12,7 +12,6 @@ probabilities, after each bundle's own calibration.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,24 +21,7 @@ from src.bundle import FLOAT32, Bundle
 from src.calibration import Calibration
 from src.errors import UserError
 from src.litert import Embedder, Graph, input_shape
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A file's answer.
-
-    start_seconds: float64 array [windows]
-    probabilities: float32 array [windows, labels], in [0, 1]
-    window_seconds: length of each window
-    seconds: audio that was read
-    fault: "" or what was wrong with the file, though it could be read in part
-    """
-
-    start_seconds: np.ndarray
-    probabilities: np.ndarray
-    window_seconds: float
-    seconds: float
-    fault: str
+from src.soundscape import Prediction, mean_decision
 
 
 class Predictor:
@@ -47,6 +29,7 @@ class Predictor:
 
     labels: ebird codes in the order of the columns; recipe: what the audio must be
     threshold, thresholds: the mean of the bundles', one number and float64 array [labels]
+    decision: theirs, what decides beside the thresholds
     calibrated: False for what the networks themselves say, as out-of-fold predictions are
     precision: which of the bundles' LiteRT files are asked: "float32", "float16" or "int8"
     """
@@ -71,6 +54,7 @@ class Predictor:
         self.name = "+".join(dict.fromkeys(bundle.name for bundle in bundles))
         self.threshold = float(np.mean([bundle.threshold for bundle in bundles]))
         self.thresholds = np.mean([bundle.thresholds for bundle in bundles], axis=0)
+        self.decision = mean_decision([bundle.decision for bundle in bundles])
         self._calibrations = [bundle.calibration if calibrated else Calibration() for bundle in bundles]
         self._models = [_Model(bundle, threads, precision) for bundle in bundles]
 

@@ -1,18 +1,85 @@
-"""From probabilities of windows to answers for rows.
+"""From probabilities of windows to answers for rows: which rows a window answers, and which species count in a row.
 
-answered = row_probabilities(prediction, end_seconds)     # float32 [rows, labels]; NaN where there is no audio
-birds = decide(answered, labels, predictor.thresholds)    # a set of codes a row; empty: nocall
+answered = row_probabilities(prediction, end_seconds)                   # float32 [rows, labels]; NaN where there is no audio
+counted = accepted(answered, thresholds, decision, end_seconds)         # bool [rows, labels]
+birds = decide(answered, labels, thresholds, decision, end_seconds)     # a set of codes a row; empty: nocall
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from src.predictor import Prediction
+from src.calibration import logit
+from src.errors import UserError
 
 ROW_SECONDS = 5.0
+BESIDE_SECONDS = 0.01  # rows are neighbours where one begins within so much of the other's end
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A file's answer.
+
+    start_seconds: float64 array [windows]
+    probabilities: float32 array [windows, labels], in [0, 1]
+    window_seconds: length of each window
+    seconds: audio that was read
+    fault: "" or what was wrong with the file, though it could be read in part
+    """
+
+    start_seconds: np.ndarray
+    probabilities: np.ndarray
+    window_seconds: float
+    seconds: float
+    fault: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What decides beside the threshold. The default changes nothing.
+
+    neighbours: share of the rows before and after in a row's logit, each half of it
+    strict: a species is in a file if somewhere it reaches its threshold raised by so many logits,
+    loose: and then in each row where it reaches its threshold lowered by so many
+    most: greatest number of species a row, the likeliest by what they exceed their thresholds; 0: any
+    """
+
+    neighbours: float = 0.0
+    strict: float = 0.0
+    loose: float = 0.0
+    most: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a number that makes no sense."""
+        if not (0 <= self.neighbours < 1 and self.strict >= 0 and self.loose >= 0 and self.most >= 0):
+            raise UserError(f"a decision's neighbours lie in [0, 1) and nothing is below 0, not {self}")
+
+    def to_dict(self) -> dict:
+        """As JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Decision:
+        """The inverse of `to_dict`. Raises ValueError for what is none."""
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"a decision has no {', '.join(sorted(unknown))}")
+        numbers = {name: float(value) for name, value in values.items()}
+        if not all(np.isfinite(value) for value in numbers.values()):
+            raise ValueError("a decision holds what is not a number")
+        return cls(**{**numbers, "most": int(numbers.get("most", 0))})
+
+
+def mean_decision(decisions: Sequence[Decision]) -> Decision:
+    """That of an ensemble: the mean of its members', and the greatest number of species that any allows (0: any allows all)."""
+    most = [one.most for one in decisions]
+    means = {
+        name: float(np.mean([getattr(one, name) for one in decisions])) for name in ("neighbours", "strict", "loose")
+    }
+    return Decision(**means, most=0 if 0 in most else max(most))
 
 
 def row_probabilities(prediction: Prediction, end_seconds: np.ndarray, row_seconds: float = ROW_SECONDS) -> np.ndarray:
@@ -36,9 +103,67 @@ def row_probabilities(prediction: Prediction, end_seconds: np.ndarray, row_secon
     return answers
 
 
-def decide(probabilities: np.ndarray, labels: Sequence[str], threshold: float | np.ndarray) -> list[set[str]]:
-    """The species of each row whose probability reaches the threshold (one for all, or float array [labels]).
+def accepted(
+    probabilities: np.ndarray,
+    thresholds: float | np.ndarray,
+    decision: Decision = Decision(),
+    end_seconds: np.ndarray | None = None,
+    row_seconds: float = ROW_SECONDS,
+    allowed: np.ndarray | None = None,
+) -> np.ndarray:
+    """Which species count in the rows of one file: bool [rows, labels]. None of a row that is NaN.
 
-    None for a row that is NaN.
+    probabilities: float array [rows, labels], calibrated; thresholds: one for all, or float array [labels] or [rows, labels]
+    end_seconds: of the rows, in any order, NaN for one of the whole file, which has no neighbours and asks for the strict
+        threshold; None: they follow each other; row_seconds: from one row's end to the next one's
+    allowed: bool array [labels], the only species that may be answered; None: all
     """
-    return [{labels[column] for column in np.flatnonzero(row >= threshold)} for row in probabilities]
+    said = logit(np.nan_to_num(probabilities))
+    limits = np.broadcast_to(logit(thresholds), said.shape)
+    there = ~np.isnan(probabilities).any(axis=1)
+    whole = np.zeros(len(said), bool) if end_seconds is None else np.isnan(end_seconds)
+    if decision.neighbours:
+        said = _with_neighbours(said, there & ~whole, decision.neighbours, end_seconds, row_seconds)
+    over = said - limits  # (rows, labels), logits
+    somewhere = (over[there] >= decision.strict).any(axis=0)
+    counted = (over >= np.where(whole, decision.strict, -decision.loose)[:, None]) & somewhere & there[:, None]
+    if not (decision.neighbours or decision.strict or decision.loose):  # to the last bit, which logits round away
+        counted = (probabilities >= thresholds) & there[:, None]
+    if allowed is not None:
+        counted &= allowed
+    if decision.most:
+        kept = np.argsort(np.where(counted, -over, np.inf), axis=1, kind="stable")[:, : decision.most]
+        among = np.zeros_like(counted)
+        np.put_along_axis(among, kept, True, axis=1)
+        counted &= among
+    return counted
+
+
+def _with_neighbours(
+    said: np.ndarray, there: np.ndarray, share: float, end_seconds: np.ndarray | None, row_seconds: float
+) -> np.ndarray:
+    """Logits with those of the rows before and after mixed in; a row at an edge has itself for the missing one."""
+    ends = np.arange(len(said)) * row_seconds if end_seconds is None else end_seconds
+    order = np.flatnonzero(there)[np.argsort(ends[there], kind="stable")]
+    mixed = said.copy()
+    apart = np.abs(np.diff(ends[order]) - row_seconds) > BESIDE_SECONDS  # after a gap nobody is beside
+    ordered = said[order]
+    before, after = ordered.copy(), ordered.copy()
+    before[1:] = np.where(apart[:, None], ordered[1:], ordered[:-1])
+    after[:-1] = np.where(apart[:, None], ordered[:-1], ordered[1:])
+    mixed[order] = (1 - share) * ordered + share * (before + after) / 2
+    return mixed
+
+
+def decide(
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    thresholds: float | np.ndarray,
+    decision: Decision = Decision(),
+    end_seconds: np.ndarray | None = None,
+    allowed: Collection[str] | None = None,
+) -> list[set[str]]:
+    """The species of each row of a file, as `accepted` has them; none for a row that is NaN. allowed: codes; None: all"""
+    mask = None if allowed is None else np.array([label in allowed for label in labels])
+    counted = accepted(probabilities, thresholds, decision, end_seconds, allowed=mask)
+    return [{labels[column] for column in np.flatnonzero(row)} for row in counted]

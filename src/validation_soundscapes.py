@@ -356,4 +356,5 @@ def answers(tables: Sequence[pd.DataFrame], labels: tuple[str, ...]) -> Answers:
         weight=np.full(len(table), 1 / len(table)),
         source=table.source.to_numpy(str),
         group=group.to_numpy(str),
+        file=(table.fold.astype(str) + "/" + table.minute.astype(str)).factorize()[0],
     )

@@ -89,6 +89,7 @@ def test_what_was_chosen_is_in_the_bundles_and_the_decisions_say_before_and_afte
         evaluation.CALIBRATED,
         evaluation.BY_SPECIES,
         evaluation.BETTER,
+        *evaluation.STEPS,
     ]
     better = decisions[evaluation.BY_SPECIES] >= decisions[evaluation.CALIBRATED]
     assert found["chosen"] == (evaluation.BY_SPECIES if better else evaluation.CALIBRATED)
@@ -96,6 +97,7 @@ def test_what_was_chosen_is_in_the_bundles_and_the_decisions_say_before_and_afte
         assert kept.threshold == found["threshold"]
         assert dict(zip(kept.labels, kept.thresholds)) == found["thresholds"]
         assert kept.calibration.to_dict() == found["calibration"]
+        assert kept.decision.to_dict() == found["decision"]
         each = "one for each species" if better else "one for all species"
         assert kept.threshold_source == f"soundscapes of held-out calls of fold0, fold1; {each}"
     one = bundle.find([tones / "fold0"])

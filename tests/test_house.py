@@ -72,12 +72,12 @@ def imports_of(path: Path) -> set[str]:
 FLOORS = [
     {"errors", "files", "quiet", "recipe", "paths", "storage", "workers", "card", "calibration", "bootstrap", "pieces"}
     | {"layer_order", "kaggle_client"},
-    {"audio", "spectrogram", "augment", "bundle", "calls", "shard_files", "shard_cache", "litert"}
+    {"audio", "spectrogram", "augment", "bundle", "soundscape", "calls", "shard_files", "shard_cache", "litert"}
     | {"losses", "optimizers", "devices", "checkpoints", "history"},
     {"competition", "folds", "metrics", "predictor", "synthesis", "sample_plan", "xeno_canto", "annotations"}
     | {"shards", "windows", "preparation", "waveforms", "competition_download"},
     {
-        *("datasets", "mixing", "backbones", "soundscape", "outputs", "oof", "sample", "evaluation"),
+        *("datasets", "mixing", "backbones", "outputs", "oof", "sample", "evaluation"),
         *("exploration", "measuring", "layouts", "options", "fitting", "validation_soundscapes"),
         *("hub_modules", "audio_backbones", "model_table", "splits", "embeddings", "heads", "many", "vae"),
         "kaggle_push",

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 from src.competition import NOCALL, read_table
 from src.errors import UserError
@@ -32,6 +31,8 @@ def make_folds(
 
     Raises UserError if there are fewer sources than folds.
     """
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import, and folds are drawn once
+
     source = merge_sources(recordings, alike)
     check_enough(recordings.assign(source=source), n_folds)
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)

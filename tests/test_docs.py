@@ -15,7 +15,7 @@ from conftest import ROOT
 
 GUIDE = ROOT / "docs/your-own-birds.md"
 # The built-in sample in small stands for the whole one, with fewer recordings, which the tests have made already.
-SHORTER = {"--epochs 14": "--epochs 1 --steps-per-epoch 5", "--epochs 3": "--epochs 1 --steps-per-epoch 5"}
+SHORTER = dict.fromkeys(("--epochs 14", "--epochs 3"), "--epochs 1 --steps-per-epoch 2 --batch-size 16")
 SHORTER["evaluate.py runs/own"] = "evaluate.py runs/own --minutes 2 --bootstrap 20"
 SHORTER["--folds folds/own.csv --keep-going"] = "--folds folds/own.csv --keep-going --n-folds 3"
 EXIT = {"explore.py": 1}  # the guide says so

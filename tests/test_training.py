@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import ROOT, run
+from conftest import ROOT, run, run_here
 
 from src import (
     backbones,
@@ -46,16 +46,18 @@ REAL = "mobilenet_v2_035"
 CHECKPOINT = "checkpoint_network.npz"
 
 
-def train(prepared_sample: dict, output: str, *arguments: object, model: str = "tiny", env: dict | None = None):
+def train(
+    prepared_sample: dict, output: str, *arguments: object, model: str = "tiny", env: dict | None = None, by=run_here
+):
     """Run train.py on fold 0, in the data's working folder."""
     base = ["--fold", 0, "--model", model, "--data", prepared_sample["data"], "-o", output]
-    return run("train.py", *base, *FAST, *arguments, env=env, cwd=prepared_sample["folder"])
+    return by("train.py", *base, *FAST, *arguments, env=env, cwd=prepared_sample["folder"])
 
 
 @pytest.fixture(scope="module")
 def trained(prepared_sample) -> Path:
-    """The folder of a fold that train.py trained."""
-    done = train(prepared_sample, "runs/tiny")
+    """The folder of a fold that train.py trained, in a process of its own as one that was killed has."""
+    done = train(prepared_sample, "runs/tiny", by=run)
     assert done.returncode == 0, done.stderr
     assert "fold 0: window accuracy" in done.stdout
     assert "training on " in done.stderr
@@ -157,7 +159,7 @@ def test_a_damaged_checkpoint_is_a_sentence(prepared_sample, trained):
     folder = prepared_sample["folder"] / "runs/damaged/fold0"
     folder.mkdir(parents=True)
     (folder / CHECKPOINT).write_bytes((trained / CHECKPOINT).read_bytes()[:5000])
-    done = train(prepared_sample, "runs/damaged", "--resume")
+    done = train(prepared_sample, "runs/damaged", "--resume", by=run)
     assert done.returncode == 1
     assert "--restart trains anew" in done.stderr
     assert "checkpoint_network.npz cannot be used" in done.stderr
@@ -324,7 +326,7 @@ def test_a_module_that_gives_no_features_or_takes_no_images_is_a_sentence(tmp_pa
 
 
 def test_evaluate_scores_the_run_fits_the_threshold_and_puts_it_into_the_bundle(prepared_sample, trained):
-    done = run("evaluate.py", "runs/tiny", "--data", prepared_sample["data"], cwd=prepared_sample["folder"])
+    done = run_here("evaluate.py", "runs/tiny", "--data", prepared_sample["data"], cwd=prepared_sample["folder"])
     assert done.returncode == 0, done.stderr
     described = json.loads((trained.parent / "evaluation.json").read_text())
     for name in (
@@ -381,7 +383,7 @@ def test_a_cross_fitted_score_is_honest_where_one_fitted_on_itself_flatters():
 
 
 def test_the_same_command_again_keeps_the_finished_fold_and_its_fitted_threshold(prepared_sample, trained):
-    run("evaluate.py", "runs/tiny", "--no-soundscapes", cwd=prepared_sample["folder"])
+    run_here("evaluate.py", "runs/tiny", "--no-soundscapes", cwd=prepared_sample["folder"])
     before = {path.name: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     again = train(prepared_sample, "runs/tiny")
     assert again.returncode == 0

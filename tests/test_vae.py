@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run
+from conftest import run_here
 
 from src import checkpoints, datasets, options, shards, splits, storage, vae, vae_figures, vae_windows
 from src.errors import UserError
@@ -266,10 +266,11 @@ def test_numbers_that_make_no_sense_are_named(changes):
         recipe_of(**changes)
 
 
-def test_train_with_an_autoencoder_from_the_command_line(prepared_sample):
+def test_train_with_an_autoencoder_from_the_command_line(prepared_sample, monkeypatch):
+    monkeypatch.setattr(vae_windows, "Design", vae.Design)  # the one that users get
     base = ["--fold", 0, "--model", "tiny", "--data", prepared_sample["data"], "-o", "runs/vae", "--workers", 2]
     base += ["--epochs", 1, "--steps-per-epoch", 2, "--batch-size", 8, "--augment", "vae", "--vae-epochs", 1]
-    done = run("train.py", *base, cwd=prepared_sample["folder"])
+    done = run_here("train.py", *base, cwd=prepared_sample["folder"])
     assert done.returncode == 0, done.stderr
     folder = prepared_sample["folder"] / "runs/vae/fold0"
     assert (folder / "vae.png").stat().st_size > 20_000
@@ -278,7 +279,7 @@ def test_train_with_an_autoencoder_from_the_command_line(prepared_sample):
     split = splits.split_fold(prepared_sample["prepared"], prepared_sample["folds"], 0, preset("default"))
     birds = vae_windows.originals(split) & (split.windows.ebird_code != "nocall").to_numpy()
     assert described["train_windows"] == split.train.sum() + birds.sum()
-    again = run("train.py", *base, cwd=prepared_sample["folder"])
+    again = run_here("train.py", *base, cwd=prepared_sample["folder"])
     assert "is trained already with these settings" in again.stderr
 
 

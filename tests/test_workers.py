@@ -22,8 +22,8 @@ from src.workers import Workers
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """56 recordings of 6 s of three species: four shards."""
-    return make_woods(tmp_path_factory.mktemp("data") / "woods", 56, 6.0)
+    """56 recordings of a window of three species: four shards."""
+    return make_woods(tmp_path_factory.mktemp("data") / "woods", 56, 5.0)
 
 
 def command(data: Path, folder: Path, *more: str) -> list[str]:

@@ -28,7 +28,23 @@ BLOCK_SECONDS = 10.0
 PIECE_SECONDS = 0.5  # read at once: what a damaged place costs at most
 # What libsndfile reads, and what it does not though it is audio: such a file is tried, so that it fails by name.
 READABLE_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
-UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".wv", ".ape", ".amr", ".webm")
+READABLE_SUFFIXES += (
+    ".avr",
+    ".ircam",
+    ".mp1",
+    ".mp2",
+    ".nist",
+    ".paf",
+    ".pvf",
+    ".rf64",
+    ".sd2",
+    ".sds",
+    ".snd",
+    ".sph",
+)
+READABLE_SUFFIXES += (".voc", ".wavex")
+UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".wv", ".ape", ".amr", ".webm", ".3gp", ".ac3", ".m4b", ".mka")
+UNREADABLE_SUFFIXES += (".mov", ".spx", ".tta", ".w4v", ".wac")  # the last two: Wildlife Acoustics' own
 AUDIO_SUFFIXES = READABLE_SUFFIXES + UNREADABLE_SUFFIXES
 LEAST_RATE_HZ, GREATEST_RATE_HZ = 1000, 1_000_000  # outside, a header is damaged: blocks would be of any size
 

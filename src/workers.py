@@ -24,6 +24,10 @@ CONNECT_SECONDS = 10.0
 BACKENDS = ("loky", "dask", "ray")
 
 
+class WorkerKilledError(UserError):
+    """A worker process was killed from outside. What it had not finished is not done."""
+
+
 @dataclass(frozen=True)
 class Workers:
     """backend: loky (processes here), dask or ray; scheduler: address of a cluster; jobs: at once, -1: one a core or worker."""
@@ -33,7 +37,10 @@ class Workers:
     scheduler: str = ""
 
     def run(self, tasks: Iterable[tuple]) -> Iterator[Any]:
-        """Yield the results of joblib's delayed calls as they come. Raises UserError if the cluster is not to be had."""
+        """Yield the results of joblib's delayed calls as they come.
+
+        Raises UserError if the cluster is not to be had, WorkerKilledError if the system killed a worker.
+        """
         if self.backend not in BACKENDS:
             raise UserError(f"--backend must be {', '.join(BACKENDS)}, not {self.backend}")
         if self.scheduler and self.backend == "loky":
@@ -51,7 +58,7 @@ class Workers:
                 # loky's TerminatedWorkerError and dask's KilledWorker: names, so that neither has to be imported here.
                 if not {"TerminatedWorkerError", "KilledWorker"} & {kind.__name__ for kind in type(error).__mro__}:
                     raise
-                raise UserError(
+                raise WorkerKilledError(
                     "a worker was killed, by the system if memory ran out; what was finished is kept: run the same command "
                     "again, with fewer --jobs"
                 ) from error

@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     from src.workers import Workers
 
     output = arguments.output or Path("submissions/submission.csv" if arguments.test_csv else "detections.csv")
-    status = arguments.status or output.with_name("status.csv")
+    status = arguments.status or output.parent / "status.csv"
     check_writable(arguments, output, status)
     bundles = bundle.find(arguments.model)
     threads = arguments.threads or (2 if arguments.jobs == 1 and arguments.backend == "loky" else 1)
@@ -131,6 +131,8 @@ def check_writable(arguments: argparse.Namespace, output: Path, status: Path) ->
         if path.suffix.lower() in AUDIO_SUFFIXES:
             raise UserError(f"{path}: has the name of a recording; give the name of a CSV file")
         check_replaceable(path)
+    if arguments.test_csv and arguments.test_csv.resolve() in (output.resolve(), status.resolve()):
+        raise UserError(f"{arguments.test_csv}: is the table of rows to answer; give the output another name with -o")
     if output.resolve() == status.resolve():
         raise UserError(f"{output}: is the status table's name; give another with --status FILE")
     if arguments.clips and arguments.clips.resolve() in [path.resolve() for path in arguments.audio]:

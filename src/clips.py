@@ -1,7 +1,7 @@
 """The audio of detections, cut out of their recording at its own rate and with all its channels, to be listened to.
 
-    paths = clip_paths(Path("clips"), "a/dawn.wav", lines)    # clips/amerob/a/dawn.wav_00005.000s_0.9312.wav, ...
-    cut(Path("dawn.wav"), lines, paths)
+    clip_path(Path("clips"), "a/dawn.wav", [5.0, 10.0, "amerob", 0.9312])    # clips/amerob/a/dawn.wav_00005.000s_0.9312.wav
+    cut(Path("forest/a/dawn.wav"), "a/dawn.wav", lines, Path("clips"))
 
 A folder a species, so that all that was taken for one can be heard in a row; the name says where in the recording, in seconds,
 and the probability. A clip is a WAV of 16 bits.
@@ -10,7 +10,8 @@ and the probability. A clip is a WAV of 16 bits.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -45,31 +46,23 @@ def cut(recording: Path, name: str, lines: Iterable[list], folder: Path) -> None
     What is held is no longer than a clip and a block. Clips that are there are left as they are. Raises AudioError if
     nothing of the recording can be read.
     """
-    missing = ((line, clip_path(folder, name, line)) for line in lines)
-    wanted = ((line, path) for line, path in missing if not path.exists())
-    line, path = next(wanted, (None, None))
+    placed = ((line, clip_path(folder, name, line)) for line in lines)
+    waiting = ((line, path) for line, path in placed if not path.exists())
+    line, path = next(waiting, (None, None))
     if line is None:
         return
     with AudioFile(recording) as audio:
         rate = audio.sample_rate
-        for held, held_start, last in _growing(audio, lambda: round(line[0] * rate)):
-            while line is not None and (last or round(line[1] * rate) <= held_start + len(held)):
-                first = round(line[0] * rate) - held_start
-                _write(path, held[first : round(line[1] * rate) - held_start], rate)
-                line, path = next(wanted, (None, None))
+        held, start = np.zeros((0, audio.channels), np.float32), 0  # [frames, channels], and its first frame
+        for block in chain(audio.blocks(), [None]):
+            held = held if block is None else np.concatenate([held, block])
+            while line is not None and (block is None or round(line[1] * rate) <= start + len(held)):
+                _write(path, held[round(line[0] * rate) - start : round(line[1] * rate) - start], rate)
+                line, path = next(waiting, (None, None))
             if line is None:
                 return
-
-
-def _growing(audio: AudioFile, needed_from) -> Iterator[tuple[np.ndarray, int, bool]]:
-    """The audio from the frame that is needed on, float32 [frames, channels], its first frame, and whether it is the last."""
-    held, start = np.zeros((0, audio.channels), np.float32), 0
-    for block in audio.blocks():
-        held = np.concatenate([held, block])
-        yield held, start, False
-        drop = min(max(needed_from() - start, 0), len(held))
-        held, start = held[drop:], start + drop
-    yield held, start, True
+            drop = min(max(round(line[0] * rate) - start, 0), len(held))
+            held, start = held[drop:], start + drop
 
 
 def _write(path: Path, samples: np.ndarray, rate: int) -> None:

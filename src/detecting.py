@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Callable, ContextManager
+from typing import Callable
 
 import numpy as np
 
@@ -117,7 +117,9 @@ class Detecting:
 
         return matrix.made_by(self._matrix_path(recording)) != self._matrix_key()
 
-    def _matrix(self, recording: Recording, labels: Sequence[str], began: datetime | None) -> ContextManager:
+    def _matrix(
+        self, recording: Recording, labels: Sequence[str], began: datetime | None
+    ) -> contextlib.AbstractContextManager:
         if not self.parquet:
             return contextlib.nullcontext(lambda *_: None)
         from src import matrix

@@ -57,6 +57,7 @@ def _strips(audio: AudioFile, recipe: Recipe, shown_seconds: float, page_seconds
             yield np.concatenate(columns, axis=1)
             columns, page = [], page + 1
         image = log_mel(window.samples[0], recipe)[:, :-1]  # (mels, frames)
+        image[:, :2], image[:, -1:] = image[:, 2:3], image[:, -2:-1]  # a window's ends are clicks to the transform
         edges = np.linspace(0, image.shape[1], a_window, endpoint=False).astype(int)
         kept = max(1, round(a_window * window.audio_seconds / recipe.window_seconds))
         columns.append(np.maximum.reduceat(image, edges, axis=1)[:, :kept])

@@ -113,7 +113,7 @@ class Parts:
 
     def _made_of(self, recording: Recording) -> list:
         try:
-            stat = os.stat(recording.path)
+            stat = Path(recording.path).stat()
             size, changed = stat.st_size, stat.st_mtime_ns
         except OSError:
             size = changed = -1

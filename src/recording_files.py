@@ -50,16 +50,21 @@ def find(paths: Sequence[Path], ours: Sequence[Path] = ()) -> list[Recording]:
     ours: folders that are not looked into, since we write audio or parts there. Links to folders are followed, each folder
     once. What is passed over is said on stderr.
     """
-    root = os.path.commonpath([os.path.abspath(path if path.is_dir() else path.parent) for path in paths])
+    root = os.path.commonpath([_absolute(path if path.is_dir() else path.parent) for path in paths])
     found: dict[str, Recording] = {}
     for path in paths:
         for file, fault in (
             _walk(path, {os.path.realpath(folder) for folder in ours}) if path.is_dir() else [(path, "")]
         ):
-            absolute = os.path.abspath(file)
+            absolute = _absolute(file)
             recording = Recording(absolute, str(file), os.path.relpath(absolute, root), fault)
             found.setdefault(os.path.realpath(file), recording)
     return list(found.values())
+
+
+def _absolute(path: Path) -> str:
+    """The path without its dots, but with its links: what is made of a recording bears the name that the user sees."""
+    return os.path.normpath(path.absolute())
 
 
 def output_path(folder: Path, name: str, suffix: str) -> Path:

@@ -92,7 +92,7 @@ def test_files_and_folders_become_detections_with_their_times(forest, tone_bundl
     )
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "d.csv")
-    assert list(table.columns) == ["file", "start_s", "end_s", "species", "probability"]
+    assert list(table.columns) == ["file", "start_s", "end_s", "species", "probability", "start_utc"]
     a = table[table.file.str.endswith("a.flac")]
     found = sorted(zip(a.start_s, a.end_s, a.species))
     assert found == [(0, 5, "low"), (10, 15, "high"), (10, 15, "mid"), (15, 17.5, "low")]

@@ -12,6 +12,7 @@ window holds the same samples wherever it is met; block sizes do not change them
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +98,13 @@ class AudioFile:
         if size == 0:
             raise AudioError("is an empty file")
         try:
+            with open(self.path, "rb"):  # libsndfile's word for a file that may not be read is "System error"
+                pass
+        except OSError as error:
+            raise AudioError(error.strerror or str(error)) from error
+        try:
             with quiet.native_stderr():  # mpg123 remarks on tags and damaged frames; what matters is how much was read
-                self._file = _Sequential(self.path)
+                self._file = _Sequential(os.fsencode(self.path))  # bytes: a name need not be UTF-8
         except (soundfile.LibsndfileError, OSError) as error:
             reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
             if "does not exist" in reason:  # libsndfile's word for an mp3 it can make nothing of, which is there

@@ -9,6 +9,7 @@ and the probability. A clip is a WAV of 16 bits.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from itertools import chain
@@ -67,4 +68,4 @@ def cut(recording: Path, name: str, lines: Iterable[list], folder: Path) -> None
 
 def _write(path: Path, samples: np.ndarray, rate: int) -> None:
     with written_whole(path) as temporary:
-        soundfile.write(temporary, samples, rate, subtype="PCM_16", format="WAV")
+        soundfile.write(os.fsencode(temporary), samples, rate, subtype="PCM_16", format="WAV")

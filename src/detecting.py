@@ -44,9 +44,11 @@ class Detecting:
         """Write the detections of a recording, and then what else is wanted. Raises AudioError if nothing can be read."""
         self._remove_what_was_made(recording)
         path = Path(recording.path)
-        began = recording_time.began(path)
         core, thresholds = self.question.core(), self.question.thresholds()
-        with AudioFile(path) as audio, self._matrix(recording, core.labels, began) as add:
+        with contextlib.ExitStack() as stack:
+            audio = stack.enter_context(AudioFile(path))
+            began = recording_time.began(path)  # not before AudioFile has seen that this is a file: a pipe would wait
+            add = stack.enter_context(self._matrix(recording, core.labels, began))
             for window, probabilities in answers(core, audio, self.question.hop_seconds):
                 if not np.isfinite(probabilities).all():
                     raise AudioError(f"the model's answer at {window.start_seconds:g} s is no number")

@@ -69,7 +69,8 @@ def written(
         if len(rows) == WINDOWS_A_GROUP:
             flush()
 
-    with written_whole(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+    # A file, not its name, which need not be UTF-8.
+    with written_whole(path) as temporary, open(temporary, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
         yield add
         if rows:
             flush()
@@ -78,6 +79,7 @@ def written(
 def made_by(path: Path) -> str:
     """The key that a file was written with; "" if it is not there, or not ours."""
     try:
-        return (parquet.read_schema(path).metadata or {}).get(KEY, b"").decode()
+        with open(path, "rb") as file:
+            return (parquet.read_schema(file).metadata or {}).get(KEY, b"").decode()
     except (OSError, pa.ArrowInvalid):
         return ""

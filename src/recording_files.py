@@ -123,7 +123,7 @@ def _opens(file: Path, suffix: str) -> bool:
     if suffix not in SHARED_SUFFIXES:
         return False
     try:
-        soundfile.info(str(file))
+        soundfile.info(os.fsencode(file))
     except (soundfile.LibsndfileError, OSError):
         return False
     return True

@@ -69,16 +69,22 @@ def icmt(text: str) -> tuple[bytes, bytes]:
     [("(UTC)", 0), ("(UTC+2)", 2), ("(UTC-3)", -3), ("(UTC+5:30)", 5.5), ("(UTC-3:30)", -3.5)],
 )
 def test_audiomoth_s_comment_wins_over_the_name_with_its_offset(tmp_path, zone, hours):
-    text = f"Recorded at 04:30:00 14/05/2023 {zone} by AudioMoth 24F3190361CBE5C4 at medium gain while battery was 4.2V."
+    text = (
+        f"Recorded at 04:30:00 14/05/2023 {zone} by AudioMoth 24F3190361CBE5C4 at medium gain while battery was 4.2V."
+    )
     path = wav(tmp_path / "20230514_063000.WAV", icmt(text))
     assert soundfile.info(path).frames == 801
     assert as_utc(began(path), None) == (DAWN - timedelta(hours=hours)).replace(tzinfo=UTC)
 
 
 def test_the_first_audiomoths_and_those_with_gps_say_it_in_their_own_way(tmp_path):
-    early = wav(tmp_path / "a.WAV", icmt("Recorded at 04:30:00 14/05/2018 by AudioMoth 24F3190361CBE5C4 at gain setting 2"))
+    early = wav(
+        tmp_path / "a.WAV", icmt("Recorded at 04:30:00 14/05/2018 by AudioMoth 24F3190361CBE5C4 at gain setting 2")
+    )
     assert began(early) == datetime(2018, 5, 14, 4, 30, tzinfo=UTC)
-    exact = wav(tmp_path / "b.WAV", icmt("Recorded at 04:30:00.250 14/05/2023 (UTC) during deployment 0102030405060708"))
+    exact = wav(
+        tmp_path / "b.WAV", icmt("Recorded at 04:30:00.250 14/05/2023 (UTC) during deployment 0102030405060708")
+    )
     assert began(exact) == DAWN.replace(tzinfo=UTC, microsecond=250_000)
 
 

@@ -16,7 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -89,12 +89,11 @@ class Task(Protocol):
 
 def analyse(task: Task, recordings: Sequence[Recording], parts: Parts, workers: Workers) -> None:
     """See to it that each recording has its part. Raises UserError for a fault that is not one recording's."""
-    parts.folder.mkdir(parents=True, exist_ok=True)
+    workers.check()
+    parts.open()
     waiting = [one for one in recordings if not one.fault and (not parts.finished(one) or task.lacks(one, parts))]
     # The largest first, so that at the end nobody waits long for the last one.
     waiting.sort(key=lambda one: -_size(one))
-    for one in waiting:
-        parts.was_at_hand(one)  # marks of a run that was killed
     with tqdm(total=len(recordings), initial=len(recordings) - len(waiting), unit="file", desc="predicting") as bar:
         while waiting:
             waiting = _until_killed(task, waiting, parts, workers, bar)
@@ -111,7 +110,7 @@ def _until_killed(task: Task, waiting: list[Recording], parts: Parts, workers: W
     """Work on what waits; returns what still does after a worker was killed, [] if all is done."""
     jobs = workers.jobs if workers.jobs > 0 else os.cpu_count() or 1
     if workers.backend == "loky":
-        workers = Workers(min(jobs, len(waiting)))
+        workers = replace(workers, jobs=min(jobs, len(waiting)))
     parent = os.getpid() if workers.backend == "loky" and workers.jobs != 1 else 0
     done: set[str] = set()
     try:
@@ -137,8 +136,11 @@ def _alone(task: Task, recording: Recording, parts: Parts, workers: Workers) -> 
     """Analyse one recording in a process of its own; if that is killed, too, the recording is failed."""
     try:
         # Two workers, of which one has nothing to do: one would be this process.
-        alone = Workers(2, workers.backend, workers.scheduler)
-        list(alone.run([delayed(_one)(task, recording, parts, os.getpid() if workers.backend == "loky" else 0)]))
+        list(
+            replace(workers, jobs=2).run(
+                [delayed(_one)(task, recording, parts, os.getpid() if workers.backend == "loky" else 0)]
+            )
+        )
     except WorkerKilledError:
         parts.was_at_hand(recording)
         parts.fail(recording, "the process that read it was killed, twice: out of memory, or a fault in a decoder")

@@ -30,12 +30,12 @@ def clip_path(folder: Path, name: str, line: list) -> Path:
 
 
 def remove(folder: Path, name: str) -> None:
-    """Take away all clips of a recording."""
+    """Take away all clips of a recording, and what was left of one when its writer was killed."""
     if not folder.is_dir():
         return
     for of_species in folder.iterdir():
         stem = output_path(of_species, name, "")
-        pattern = re.compile(re.escape(stem.name) + r"_\d{5,}\.\d{3}s_[01]\.\d{4}\.wav")
+        pattern = re.compile(rf"\.?{re.escape(stem.name)}_\d{{5,}}\.\d{{3}}s_[01]\.\d{{4}}(\.\d+-\d+\.part)?\.wav")
         for path in stem.parent.iterdir() if stem.parent.is_dir() else ():
             if pattern.fullmatch(path.name):
                 path.unlink()

@@ -22,6 +22,7 @@ import numpy as np
 from src import clips, recording_time
 from src.audio import AudioError, AudioFile
 from src.batch import Question
+from src.files import remove_leftovers
 from src.parts import Part, Parts
 from src.predictor import answers
 from src.recording_files import Recording, output_path
@@ -133,12 +134,15 @@ class Detecting:
         """An earlier answer's files: another model's, or those of a recording that has changed."""
         if self.parquet:
             self._matrix_path(recording).unlink(missing_ok=True)
+            remove_leftovers(self._matrix_path(recording))
         if self.clips:
             clips.remove(Path(self.clips), recording.name)
         number = 1
         while self.plots and (page := self._page(recording, number)).exists():
             page.unlink()
             number += 1
+        if self.plots:
+            remove_leftovers(self._page(recording, number))
 
 
 def _pages(seconds: float) -> range:

@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -56,6 +57,12 @@ class Parts:
 
     folder: Path
     digest: str
+
+    def open(self) -> None:
+        """Make the folder, and take away what workers that were killed have left there. Nobody else may be at work in it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in chain(self.folder.glob(".*.part.jsonl"), self.folder.glob("*.begun")):
+            left.unlink(missing_ok=True)
 
     def path(self, recording: Recording) -> Path:
         """Where a recording's part lies."""

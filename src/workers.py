@@ -41,12 +41,7 @@ class Workers:
 
         Raises UserError if the cluster is not to be had, WorkerKilledError if the system killed a worker.
         """
-        if self.backend not in BACKENDS:
-            raise UserError(f"--backend must be {', '.join(BACKENDS)}, not {self.backend}")
-        if self.scheduler and self.backend == "loky":
-            raise UserError("--scheduler is for --backend dask or ray: loky's processes are on this machine")
-        if self.scheduler:
-            self._check_scheduler()
+        self.check()
         with contextlib.ExitStack() as stack:
             if self.backend != "loky":
                 stack.enter_context(getattr(self, f"_{self.backend}")())
@@ -62,6 +57,15 @@ class Workers:
                     "a worker was killed, by the system if memory ran out; what was finished is kept: run the same command "
                     "again, with fewer --jobs"
                 ) from error
+
+    def check(self) -> None:
+        """Raise UserError for a backend that there is not, or a scheduler that does not answer."""
+        if self.backend not in BACKENDS:
+            raise UserError(f"--backend must be {', '.join(BACKENDS)}, not {self.backend}")
+        if self.scheduler and self.backend == "loky":
+            raise UserError("--scheduler is for --backend dask or ray: loky's processes are on this machine")
+        if self.scheduler:
+            self._check_scheduler()
 
     def _check_scheduler(self) -> None:
         """Raise UserError if nothing answers at the scheduler's address: ray would wait for it without end."""

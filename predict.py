@@ -2,10 +2,16 @@
 
     python predict.py --model runs/b6 --test-csv input/birdsong-recognition/test.csv -o submissions/submission.csv
     python predict.py --model runs/b6 RECORDING_OR_FOLDER... -o detections.csv
+    python predict.py --model runs/b6 forest -o forest.csv --jobs -1 --raven tables --clips clips    # a process a core
+    python predict.py --model runs/b6 forest -o forest.csv --parquet matrices --plot pictures --utc-offset -4
+    python predict.py --model runs/b6 /shared/forest -o /shared/forest.csv --backend dask --scheduler tcp://10.0.0.1:8786
 
 --model is a bundle, a fold, a run (all its folds as an ensemble) or several. Files are read in blocks: a long one needs no
-more memory than a short one. Exit status 1 if any audio was missing, unreadable or cut short: its name and the reason are
-on stderr, and its rows are answered as far as they can be, else `nocall`.
+more memory than a short one. What became of each recording is in status.csv beside the output, and in short on stderr; exit
+status 1 if any audio was missing, unreadable or cut short. Its rows are answered as far as they can be, else `nocall`.
+
+Stopped or killed, the same command goes on: what is finished of each recording lies in OUTPUT.parts. A recording, a model or
+an option that has changed is done anew. Remove that folder when you need it no more.
 """
 
 from __future__ import annotations
@@ -13,19 +19,21 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.errors import UserError, run_script
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from src.predictor import Predictor
+    from src.batch import Question
     from src.recipe import Recipe
+    from src.status import Tally
+    from src.workers import Workers
 
 
 LEAST_HOP_SECONDS = 0.1
+FOLDERS = ("raven", "audacity", "parquet", "clips", "plot")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -41,7 +49,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--test-audio", type=Path, help="folder of their audio (default: test_audio beside the test.csv)"
     )
-    parser.add_argument("-o", "--output", type=Path, help="CSV to write (submissions/submission.csv or detections.csv)")
     parser.add_argument(
         "--threshold",
         type=float,
@@ -50,54 +57,100 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--overlap", type=float, help="seconds by which neighbouring windows overlap; a row averages them"
     )
-    parser.add_argument("--threads", type=int, default=2, help="of the network")
+    outputs = parser.add_argument_group("what is written")
+    outputs.add_argument(
+        "-o", "--output", type=Path, help="CSV of answers (submissions/submission.csv or detections.csv)"
+    )
+    outputs.add_argument(
+        "--status", type=Path, metavar="FILE", help="what became of each (status.csv beside the output)"
+    )
+    outputs.add_argument("--raven", type=Path, metavar="DIR", help="a Raven selection table a recording")
+    outputs.add_argument("--audacity", type=Path, metavar="DIR", help="a file of Audacity labels a recording")
+    outputs.add_argument("--parquet", type=Path, metavar="DIR", help="all probabilities, a Parquet file a recording")
+    outputs.add_argument("--clips", type=Path, metavar="DIR", help="the audio of each detection, a folder a species")
+    outputs.add_argument("--plot", type=Path, metavar="DIR", help="spectrogram and detections, a PNG each ten minutes")
+    outputs.add_argument(
+        "--utc-offset",
+        type=float,
+        metavar="HOURS",
+        help="of recorders whose files' names hold local time, as -4 in Puerto Rico; without it their UTC is left empty",
+    )
+    work = parser.add_argument_group("work")
+    work.add_argument("--jobs", type=int, default=1, help="files at once, in processes (default: 1; -1: one a core)")
+    work.add_argument("--threads", type=int, help="of the network in each process (default: 2 for one job, else 1)")
+    work.add_argument("--backend", choices=["loky", "dask", "ray"], default="loky", help="this machine, or a cluster")
+    work.add_argument("--scheduler", default="", metavar="ADDRESS", help="of the cluster, as tcp://10.0.0.1:8786")
     arguments = parser.parse_args(argv)
     if bool(arguments.audio) == bool(arguments.test_csv):
         parser.error("give either --test-csv or recordings")
-    if arguments.threads < 1:
+    if arguments.jobs == 0 or arguments.jobs < -1:
+        parser.error("--jobs must be 1 or more, or -1 for one a core")
+    if arguments.threads is not None and arguments.threads < 1:
         parser.error("--threads must be 1 or more")
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         parser.error("--threshold is a probability, from 0 to 1")
+    if arguments.utc_offset is not None and not -12 <= arguments.utc_offset <= 14:
+        parser.error("--utc-offset is in hours, from -12 to 14")
+    if arguments.test_csv and (given := [name for name in FOLDERS if getattr(arguments, name)]):
+        parser.error(f"--{given[0]} is for recordings, not for --test-csv")
     return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
     """Load the model, answer, and say what could not be answered."""
     arguments = parse(argv)
-    from src import bundle, predictor
+    from src import bundle
+    from src.batch import Question
+    from src.files import locked
+    from src.workers import Workers
 
     output = arguments.output or Path("submissions/submission.csv" if arguments.test_csv else "detections.csv")
-    check_writable(output)
+    status = arguments.status or output.parent / "status.csv"
+    check_writable(arguments, output, status)
     bundles = bundle.find(arguments.model)
-    core = predictor.Predictor(bundles, arguments.threads)
-    hop_seconds = hop_of(core.recipe, arguments.overlap)
-    threshold = core.thresholds if arguments.threshold is None else arguments.threshold
+    threads = arguments.threads or (2 if arguments.jobs == 1 and arguments.backend == "loky" else 1)
+    question = Question.of(bundles, threads, arguments.threshold, hop_of(bundles[0].recipe, arguments.overlap))
+    core = question.core()  # now: a model that cannot be loaded is no recording's fault
     if arguments.threshold is None and any(one.threshold_source == "default" for one in bundles):
         print(f"threshold {core.threshold} was never fitted: run python evaluate.py on the run", file=sys.stderr)
 
-    if arguments.test_csv:
-        faults = answer_rows(arguments, core, threshold, hop_seconds, output)
-    else:
-        faults = answer_files(arguments, core, threshold, hop_seconds, output)
-    for name, reason in faults:
-        print(f"{name}: {reason}", file=sys.stderr)
-    return int(bool(faults))
+    workers = Workers(arguments.jobs, arguments.backend, arguments.scheduler)
+    answer = answer_rows if arguments.test_csv else answer_files
+    with locked(parts_folder(output) / "lock"):
+        tally = answer(arguments, question, workers, output, status)
+    print(tally.describe(status), file=sys.stderr)
+    return int(not tally.whole)
 
 
-def check_writable(output: Path) -> None:
-    """Raise UserError now, and not after hours of work, if `output` cannot be written or would replace a recording."""
+def check_writable(arguments: argparse.Namespace, output: Path, status: Path) -> None:
+    """Raise UserError now, and not after hours of work, if something cannot be written or would replace a recording."""
     from src.audio import AUDIO_SUFFIXES
     from src.files import check_replaceable
 
-    if output.suffix.lower() in AUDIO_SUFFIXES:
-        raise UserError(f"{output}: has the name of a recording; -o takes the name of a CSV file")
-    check_replaceable(output)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror})") from error
+    for path in (output, status):
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            raise UserError(f"{path}: has the name of a recording; give the name of a CSV file")
+        check_replaceable(path)
+    if arguments.test_csv and arguments.test_csv.resolve() in (output.resolve(), status.resolve()):
+        raise UserError(f"{arguments.test_csv}: is the table of rows to answer; give the output another name with -o")
+    if output.resolve() == status.resolve():
+        raise UserError(f"{output}: is the status table's name; give another with --status FILE")
+    if arguments.clips and arguments.clips.resolve() in [path.resolve() for path in arguments.audio]:
+        raise UserError(f"--clips {arguments.clips}: is a folder of recordings; give the clips a folder of their own")
+    folders = [getattr(arguments, name) for name in FOLDERS]
+    for folder in [output.parent, status.parent, *filter(None, folders)]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            name = output if folder == output.parent else folder
+            raise UserError(f"{name}: cannot be written ({error.strerror})") from error
+
+
+def parts_folder(output: Path) -> Path:
+    """Where what is finished of each recording is kept."""
+    return output.with_name(f"{output.name}.parts").absolute()
 
 
 def hop_of(recipe: Recipe, overlap: float | None) -> float:
@@ -113,10 +166,11 @@ def hop_of(recipe: Recipe, overlap: float | None) -> float:
 
 
 def answer_rows(
-    arguments: argparse.Namespace, core: Predictor, threshold: float | np.ndarray, hop_seconds: float, output: Path
-) -> list[tuple[str, str]]:
-    """Write a submission for a test.csv: every row once, in its order. Returns (file, what was wrong) pairs."""
-    from src import answering, competition, outputs
+    arguments: argparse.Namespace, question: Question, workers: Workers, output: Path, status: Path
+) -> Tally:
+    """Write a submission for a test.csv: every row once, in its order."""
+    from src import answering, batch, competition, outputs
+    from src.parts import Parts
 
     rows = competition.read_rows(arguments.test_csv)
     folder = arguments.test_audio or arguments.test_csv.parent / "test_audio"
@@ -124,62 +178,35 @@ def answer_rows(
         raise UserError(
             f"{folder}: no such folder; the audio of {arguments.test_csv} is given with --test-audio FOLDER"
         )
-    answers = answering.answer_rows(core, rows, folder, threshold, hop_seconds)
+    begun = time.monotonic()
+    recordings = answering.of_rows(rows, folder)
+    parts = Parts(parts_folder(output), question.digest)
+    batch.analyse(answering.Answering(question), recordings, parts, workers)
+    answers = answering.collected(rows, recordings, parts, begun)
     outputs.write_submission(output, answers.birds, answers.birds.values())
     print(f"{output}: {answers.describe()}")
-    return answers.faults
+    return outputs.write_status(status, answers.outcomes)
 
 
 def answer_files(
-    arguments: argparse.Namespace, core: Predictor, threshold: float | np.ndarray, hop_seconds: float, output: Path
-) -> list[tuple[str, str]]:
-    """Write the detections of recordings and folders. Returns (file, what was wrong) pairs."""
-    from tqdm import tqdm
+    arguments: argparse.Namespace, question: Question, workers: Workers, output: Path, status: Path
+) -> Tally:
+    """Write the detections of recordings and folders, and whatever else is wanted of them."""
+    from src import batch, detecting, outputs, recording_files
+    from src.parts import Parts
 
-    from src import audio, outputs, predictor
-
-    tables, faults, seconds = [], [], 0.0
-    for path in tqdm(find_recordings(arguments.audio), unit="file", desc="predicting"):
-        try:
-            prediction = predictor.predict_file(core, path, hop_seconds)
-        except audio.AudioError as error:
-            faults.append((str(path), str(error)))
-            continue
-        if prediction.fault:
-            faults.append((str(path), prediction.fault))
-        seconds += prediction.seconds
-        tables.append(outputs.detections(str(path), prediction, core.labels, threshold))
-
-    number = outputs.write_detections(output, tables)
-    print(f"{output}: {number} detections in {len(tables)} files, {seconds / 60:.1f} minutes")
-    return faults
-
-
-def find_recordings(paths: list[Path]) -> list[Path]:
-    """The audio files given and those in the folders given, each once; names on stderr what is passed over.
-
-    Raises UserError if a folder holds none.
-    """
-    from src.audio import AUDIO_SUFFIXES
-
-    found = []
-    for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        inside = [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES]
-        if not inside:
-            raise UserError(f"{path}: holds no audio files ({', '.join(AUDIO_SUFFIXES)})")
-        others = sorted({file.suffix.lower() or file.name for file in files} - set(AUDIO_SUFFIXES))
-        if others:
-            number = len(files) - len(inside)
-            print(
-                f"{path}: {number} files are no audio by their names and are passed over ({', '.join(others)})",
-                file=sys.stderr,
-            )
-        found += inside
-    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+    parts = Parts(parts_folder(output), question.digest)
+    ours = [parts.folder, *filter(None, [arguments.clips])]  # clips are audio, but no recordings
+    recordings = recording_files.find(arguments.audio, ours)
+    parquet, clips, plots = (
+        str(folder.absolute()) if folder else "" for folder in (arguments.parquet, arguments.clips, arguments.plot)
+    )
+    task = detecting.Detecting(question, arguments.utc_offset, parquet, clips, plots)
+    batch.analyse(task, recordings, parts, workers)
+    tables = outputs.Tables(output, status, arguments.raven, arguments.audacity)
+    number, tally = outputs.write_tables(tables, recordings, parts, question.core().recipe, arguments.utc_offset)
+    print(f"{output}: {number} detections in {tally.answered} files, {tally.seconds / 60:.1f} minutes")
+    return tally
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ window holds the same samples wherever it is met; block sizes do not change them
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,23 @@ BLOCK_SECONDS = 10.0
 PIECE_SECONDS = 0.5  # read at once: what a damaged place costs at most
 # What libsndfile reads, and what it does not though it is audio: such a file is tried, so that it fails by name.
 READABLE_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
-UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".wv", ".ape", ".amr", ".webm")
+READABLE_SUFFIXES += (
+    ".avr",
+    ".ircam",
+    ".mp1",
+    ".mp2",
+    ".nist",
+    ".paf",
+    ".pvf",
+    ".rf64",
+    ".sd2",
+    ".sds",
+    ".snd",
+    ".sph",
+)
+READABLE_SUFFIXES += (".voc", ".wavex")
+UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".wv", ".ape", ".amr", ".webm", ".3gp", ".ac3", ".m4b", ".mka")
+UNREADABLE_SUFFIXES += (".mov", ".spx", ".tta", ".w4v", ".wac")  # the last two: Wildlife Acoustics' own
 AUDIO_SUFFIXES = READABLE_SUFFIXES + UNREADABLE_SUFFIXES
 LEAST_RATE_HZ, GREATEST_RATE_HZ = 1000, 1_000_000  # outside, a header is damaged: blocks would be of any size
 
@@ -81,8 +98,13 @@ class AudioFile:
         if size == 0:
             raise AudioError("is an empty file")
         try:
+            with open(self.path, "rb"):  # libsndfile's word for a file that may not be read is "System error"
+                pass
+        except OSError as error:
+            raise AudioError(error.strerror or str(error)) from error
+        try:
             with quiet.native_stderr():  # mpg123 remarks on tags and damaged frames; what matters is how much was read
-                self._file = _Sequential(self.path)
+                self._file = _Sequential(os.fsencode(self.path))  # bytes: a name need not be UTF-8
         except (soundfile.LibsndfileError, OSError) as error:
             reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
             if "does not exist" in reason:  # libsndfile's word for an mp3 it can make nothing of, which is there

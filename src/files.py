@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -40,6 +41,12 @@ def written_whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())  # before the rename, or a power cut can leave an empty file under the final name
         os.replace(temporary, path)
     finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Take away what writers of `path` left when they were killed."""
+    for temporary in path.parent.glob(f".{glob.escape(path.stem)}.*-*.part{path.suffix}"):
         temporary.unlink(missing_ok=True)
 
 

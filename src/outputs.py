@@ -1,58 +1,154 @@
-"""What is answered, as files: the competition's submission, and a table of detections with the columns
+"""What is answered, as files. Written line by line: no table is held, however many recordings there are.
+
+The table of detections, a CSV with the columns
 
 file           the recording, as it was given or found
 start_s, end_s where the window lies in it, in seconds
-species        eBird code
-probability    the model's, in [0, 1]
+species        eBird code, or what else the model's labels are
+probability    the model's, calibrated, in [0, 1]
+start_utc      start_s as UTC, 2023-05-14T04:30:05.000Z; empty where neither the file's name nor its header tells it
+
+A Raven selection table (tabs) of a recording, with the columns
+
+Selection, View, Channel          a number, Spectrogram 1, 1: what Raven wants
+Begin Time (s), End Time (s)      where the window lies in the recording
+Low Freq (Hz), High Freq (Hz)     the band that the model hears, as far as the recording has it
+Begin File                        the recording's name, without its folders
+Species, Probability, Start UTC   as above
+
+Audacity labels of a recording: start, end and species, separated by tabs, no header. And the competition's submission.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
-import numpy as np
-import pandas as pd
-
+from src import recording_time
+from src.batch import outcome_of
 from src.competition import NOCALL
 from src.files import written_whole
-from src.predictor import Prediction
+from src.parts import Parts
+from src.recipe import Recipe
+from src.recording_files import Recording, output_path
+from src.status import FAILED, Outcome, Tally, as_text, written_status
 
-COLUMNS = ["file", "start_s", "end_s", "species", "probability"]
+COLUMNS = ("file", "start_s", "end_s", "species", "probability", "start_utc")
+RAVEN_COLUMNS = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)")
+RAVEN_COLUMNS += ("Begin File", "Species", "Probability", "Start UTC")
+RAVEN_SUFFIX, AUDACITY_SUFFIX = ".selections.txt", ".labels.txt"
 
 
-def detections(name: str, prediction: Prediction, labels: Sequence[str], threshold: float | np.ndarray) -> pd.DataFrame:
-    """A row for each species that reaches the threshold (one for all, or float array [labels]) in a window.
+@dataclass(frozen=True)
+class Tables:
+    """Where tables go: one of all detections, the status, and folders for one a recording; None: not wanted."""
 
-    In time order, the likelier first.
+    detections: Path
+    status: Path
+    raven: Path | None = None
+    audacity: Path | None = None
+
+
+def write_tables(
+    tables: Tables, recordings: Sequence[Recording], parts: Parts, recipe: Recipe, utc_offset_hours: float | None
+) -> tuple[int, Tally]:
+    """Write all tables from the parts, in the order of the recordings, each table whole or not at all.
+
+    A recording that failed has no table, not even one of an earlier run. Returns the number of detections, and the tally.
     """
-    windows, columns = np.nonzero(prediction.probabilities >= threshold)
-    starts = prediction.start_seconds[windows]
-    table = pd.DataFrame(
-        {
-            "file": name,
-            "start_s": starts.round(3),
-            # A last window is padded; what is reported ends with the audio.
-            "end_s": np.minimum(starts + prediction.window_seconds, prediction.seconds).round(3),
-            "species": [labels[column] for column in columns],
-            "probability": prediction.probabilities[windows, columns].astype(np.float64).round(4),
-        },
-        columns=COLUMNS,
-    )
-    return table.sort_values(["start_s", "probability"], ascending=[True, False], ignore_index=True)
+    number, tally = 0, Tally()
+    with _written_csv(tables.detections) as file, written_status(tables.status) as add_status:
+        detections = csv.writer(file, lineterminator="\n")
+        detections.writerow(COLUMNS)
+        for recording in recordings:
+            outcome = outcome_of(recording, parts)
+            tally.add(outcome)
+            add_status(outcome)
+            if outcome.status == FAILED:
+                _remove_tables(tables, recording)
+                continue
+            name = as_text(recording.shown)
+            began = _began(outcome, utc_offset_hours)
+            with ExitStack() as stack:
+                raven = stack.enter_context(_raven(tables.raven, recording, outcome, recipe))
+                audacity = stack.enter_context(_audacity(tables.audacity, recording))
+                for start, end, species, probability in parts.lines(recording):
+                    utc = recording_time.utc_text(began, start)
+                    detections.writerow([name, start, end, species, probability, utc])
+                    raven(start, end, species, probability, utc)
+                    audacity(start, end, species)
+                    number += 1
+    return number, tally
 
 
-def write_detections(path: Path, tables: Sequence[pd.DataFrame]) -> int:
-    """Write the detections of all files as one CSV, whole or not at all; returns their number."""
-    filled = [table for table in tables if len(table)]
-    whole = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=COLUMNS)
-    with written_whole(path) as temporary:
-        whole.to_csv(temporary, index=False)
-    return len(whole)
+def write_status(path: Path, outcomes: Iterable[Outcome]) -> Tally:
+    """Write the status table of these outcomes; returns their tally."""
+    tally = Tally()
+    with written_status(path) as add_status:
+        for outcome in outcomes:
+            tally.add(outcome)
+            add_status(outcome)
+    return tally
 
 
 def write_submission(path: Path, row_ids: Iterable[str], answers: Iterable[Iterable[str]]) -> None:
     """Write `row_id,birds`: codes sorted and separated by spaces, `nocall` where there are none."""
-    birds = [" ".join(sorted(codes)) or NOCALL for codes in answers]
-    with written_whole(path) as temporary:
-        pd.DataFrame({"row_id": list(row_ids), "birds": birds}).to_csv(temporary, index=False)
+    with _written_csv(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("row_id", "birds"))
+        writer.writerows((row_id, " ".join(sorted(codes)) or NOCALL) for row_id, codes in zip(row_ids, answers))
+
+
+@contextmanager
+def _written_csv(path: Path) -> Iterator[TextIO]:
+    with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def _began(outcome: Outcome, utc_offset_hours: float | None) -> datetime | None:
+    began = datetime.fromisoformat(outcome.began) if outcome.began else None
+    return recording_time.as_utc(began, utc_offset_hours)
+
+
+@contextmanager
+def _raven(folder: Path | None, recording: Recording, outcome: Outcome, recipe: Recipe) -> Iterator:
+    if folder is None:
+        yield lambda *_: None
+        return
+    with _written_csv(output_path(folder, recording.name, RAVEN_SUFFIX)) as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, escapechar="\\")
+        writer.writerow(RAVEN_COLUMNS)
+        high = min(recipe.fmax_hz, outcome.sample_rate / 2)
+        band = [round(min(recipe.fmin_hz, high), 1), round(high, 1)]
+        # Raven knows no quotes: what would break a line is no longer the name, and no table can hold it.
+        name = "".join(letter if letter.isprintable() else " " for letter in as_text(Path(recording.path).name))
+        written = 0
+
+        def add(start: float, end: float, species: str, probability: float, utc: str) -> None:
+            nonlocal written
+            written += 1
+            writer.writerow([written, "Spectrogram 1", 1, start, end, *band, name, species, probability, utc])
+
+        yield add
+
+
+@contextmanager
+def _audacity(folder: Path | None, recording: Recording) -> Iterator:
+    if folder is None:
+        yield lambda *_: None
+        return
+    with _written_csv(output_path(folder, recording.name, AUDACITY_SUFFIX)) as file:
+        yield lambda start, end, species: file.write(f"{start:.6f}\t{end:.6f}\t{species}\n")
+
+
+def _remove_tables(tables: Tables, recording: Recording) -> None:
+    if recording.fault:  # of a folder
+        return
+    for folder, suffix in ((tables.raven, RAVEN_SUFFIX), (tables.audacity, AUDACITY_SUFFIX)):
+        if folder is not None:
+            output_path(folder, recording.name, suffix).unlink(missing_ok=True)

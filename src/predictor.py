@@ -11,12 +11,12 @@ probabilities, after each bundle's own calibration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from src.audio import BLOCK_SECONDS, AudioFile, file_windows
+from src.audio import BLOCK_SECONDS, AudioFile, Window, file_windows
 from src.bundle import FLOAT32, Bundle
 from src.calibration import Calibration
 from src.errors import UserError
@@ -99,21 +99,35 @@ class _Model:
         return self._graph.run(self._first(window) if self._first else window[None])[0]
 
 
+def answers(
+    predictor: Predictor,
+    audio: AudioFile,
+    hop_seconds: float | None = None,
+    block_seconds: float = BLOCK_SECONDS,
+) -> Iterator[tuple[Window, np.ndarray]]:
+    """Yield each window of a file with its probabilities, float32 [labels]; no more than a block is held.
+
+    Raises AudioError if nothing of the file can be read.
+    """
+    for window in file_windows(audio, predictor.recipe, "mono", hop_seconds, block_seconds):
+        yield window, predictor.probabilities(window.samples)[0]  # (1, samples) -> (labels,)
+
+
 def predict_file(
     predictor: Predictor,
     path: Path,
     hop_seconds: float | None = None,
     block_seconds: float = BLOCK_SECONDS,
 ) -> Prediction:
-    """Answer for each window of a file, which is read in blocks and never held whole. Stereo is answered as its mean.
+    """Answer for all windows of a file, whose audio is never held whole. Stereo is answered as its mean.
 
     Raises AudioError if nothing of the file can be read.
     """
-    starts, answers = [], []
+    starts, found = [], []
     with AudioFile(path) as audio:
-        for window in file_windows(audio, predictor.recipe, "mono", hop_seconds, block_seconds):
+        for window, probabilities in answers(predictor, audio, hop_seconds, block_seconds):
             starts.append(window.start_seconds)
-            answers.append(predictor.probabilities(window.samples)[0])  # (1, samples) -> (labels,)
+            found.append(probabilities)
         return Prediction(
-            np.array(starts), np.array(answers), predictor.recipe.window_seconds, audio.seconds_read, audio.fault
+            np.array(starts), np.array(found), predictor.recipe.window_seconds, audio.seconds_read, audio.fault
         )

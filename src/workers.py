@@ -24,6 +24,10 @@ CONNECT_SECONDS = 10.0
 BACKENDS = ("loky", "dask", "ray")
 
 
+class WorkerKilledError(UserError):
+    """A worker process was killed from outside. What it had not finished is not done."""
+
+
 @dataclass(frozen=True)
 class Workers:
     """backend: loky (processes here), dask or ray; scheduler: address of a cluster; jobs: at once, -1: one a core or worker."""
@@ -33,13 +37,11 @@ class Workers:
     scheduler: str = ""
 
     def run(self, tasks: Iterable[tuple]) -> Iterator[Any]:
-        """Yield the results of joblib's delayed calls as they come. Raises UserError if the cluster is not to be had."""
-        if self.backend not in BACKENDS:
-            raise UserError(f"--backend must be {', '.join(BACKENDS)}, not {self.backend}")
-        if self.scheduler and self.backend == "loky":
-            raise UserError("--scheduler is for --backend dask or ray: loky's processes are on this machine")
-        if self.scheduler:
-            self._check_scheduler()
+        """Yield the results of joblib's delayed calls as they come.
+
+        Raises UserError if the cluster is not to be had, WorkerKilledError if the system killed a worker.
+        """
+        self.check()
         with contextlib.ExitStack() as stack:
             if self.backend != "loky":
                 stack.enter_context(getattr(self, f"_{self.backend}")())
@@ -51,10 +53,19 @@ class Workers:
                 # loky's TerminatedWorkerError and dask's KilledWorker: names, so that neither has to be imported here.
                 if not {"TerminatedWorkerError", "KilledWorker"} & {kind.__name__ for kind in type(error).__mro__}:
                     raise
-                raise UserError(
+                raise WorkerKilledError(
                     "a worker was killed, by the system if memory ran out; what was finished is kept: run the same command "
                     "again, with fewer --jobs"
                 ) from error
+
+    def check(self) -> None:
+        """Raise UserError for a backend that there is not, or a scheduler that does not answer."""
+        if self.backend not in BACKENDS:
+            raise UserError(f"--backend must be {', '.join(BACKENDS)}, not {self.backend}")
+        if self.scheduler and self.backend == "loky":
+            raise UserError("--scheduler is for --backend dask or ray: loky's processes are on this machine")
+        if self.scheduler:
+            self._check_scheduler()
 
     def _check_scheduler(self) -> None:
         """Raise UserError if nothing answers at the scheduler's address: ray would wait for it without end."""

@@ -44,7 +44,7 @@ def test_the_guide_s_commands_run_in_its_order_and_end_with_detections(small_sam
         assert "Traceback" not in done.stderr
     detections = pd.read_csv(tmp_path / "detections.csv")
     # So short a training finds nothing: that it is a table of detections is all that can be said.
-    assert list(detections.columns) == ["file", "start_s", "end_s", "species", "probability"]
+    assert list(detections.columns) == ["file", "start_s", "end_s", "species", "probability", "start_utc"]
     assert (tmp_path / "own.png").is_file()
     assert (tmp_path / "input/explored/train_audio/index.html").is_file()
     timed = next((tmp_path / "input/prepared/test_audio").iterdir())

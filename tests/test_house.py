@@ -13,6 +13,15 @@ from conftest import ROOT, run
 SCRIPTS = ["prepare.py", "train.py", "evaluate.py", "predict.py", "explore.py", "edge/listen.py"]
 SCRIPTS += ["submissions/kernel/build.py", "submissions/kernel/push.py"]
 FIELD = ["src.predictor", "src.audio", "src.soundscape", "src.bundle", "src.outputs", "src.answering"]
+FIELD += [
+    "src.batch",
+    "src.parts",
+    "src.status",
+    "src.recording_files",
+    "src.recording_time",
+    "src.detecting",
+    "src.clips",
+]
 FIELD += [f"edge.{path.stem}" for path in sorted((ROOT / "edge").glob("*.py")) if path.stem != "__init__"]
 MODULES = sorted([*ROOT.glob("*.py"), *ROOT.glob("src/*.py"), *ROOT.glob("edge/*.py")])
 MODULES += sorted(ROOT.glob("submissions/kernel/*.py"))
@@ -71,20 +80,21 @@ def imports_of(path: Path) -> set[str]:
 # Who may know whom: a module imports from its own floor or one below.
 FLOORS = [
     {"errors", "files", "quiet", "recipe", "paths", "storage", "workers", "card", "calibration", "bootstrap", "pieces"}
-    | {"layer_order", "kaggle_client"},
+    | {"layer_order", "kaggle_client", "status", "recording_time"},
     {"audio", "spectrogram", "augment", "bundle", "soundscape", "calls", "shard_files", "shard_cache", "litert"}
-    | {"losses", "optimizers", "devices", "checkpoints", "history"},
+    | {"losses", "optimizers", "devices", "checkpoints", "history"}
+    | {"recording_files", "parts", "clips", "matrix"},
     {"competition", "folds", "metrics", "predictor", "synthesis", "sample_plan", "xeno_canto", "annotations"}
     | {"shards", "windows", "preparation", "waveforms", "competition_download"},
     {
         *("datasets", "mixing", "backbones", "outputs", "oof", "sample", "evaluation"),
         *("exploration", "measuring", "layouts", "options", "fitting", "validation_soundscapes"),
         *("hub_modules", "audio_backbones", "model_table", "splits", "embeddings", "heads", "many", "vae"),
-        "kaggle_push",
+        *("kaggle_push", "batch"),
     },
     {"classifier", "figures", "window_figures", "data_figures", "sound_figures", "page"}
     | {"exploration_page", "evaluation_figures", "vae_figures", "vae_windows"}
-    | {"answering", "kaggle_folders"},
+    | {"answering", "kaggle_folders", "detecting", "detection_figures"},
     {"training", "networks", "lighter", "runs", "demo", "evaluated_run", "comparison"},
 ]
 

@@ -92,7 +92,7 @@ def test_files_and_folders_become_detections_with_their_times(forest, tone_bundl
     )
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "d.csv")
-    assert list(table.columns) == ["file", "start_s", "end_s", "species", "probability"]
+    assert list(table.columns) == ["file", "start_s", "end_s", "species", "probability", "start_utc"]
     a = table[table.file.str.endswith("a.flac")]
     found = sorted(zip(a.start_s, a.end_s, a.species))
     assert found == [(0, 5, "low"), (10, 15, "high"), (10, 15, "mid"), (15, 17.5, "low")]
@@ -127,7 +127,7 @@ def test_a_file_of_one_frame_or_with_a_mad_header_costs_only_itself(forest, tone
 
 
 def test_memory_does_not_grow_with_the_file(tone_bundle, tmp_path):
-    """The greatest memory of the whole process, on one minute and on forty."""
+    """The greatest memory of the whole process, on one minute and on forty, all windows detections and Parquet."""
     noise = np.random.default_rng(0).normal(0, 0.01, 60 * 8000).astype(np.float32)
     peaks = []
     for name, minutes in (("short.flac", 1), ("long.flac", 40)):
@@ -137,7 +137,8 @@ def test_memory_does_not_grow_with_the_file(tone_bundle, tmp_path):
         lines = (
             "import resource, subprocess, sys\n"
             f"subprocess.run([sys.executable, 'predict.py', '--model', {str(tone_bundle.folder)!r}, "
-            f"{str(tmp_path / name)!r}, '-o', {str(tmp_path / 'd.csv')!r}], check=True, capture_output=True)\n"
+            f"{str(tmp_path / name)!r}, '-o', {str(tmp_path / 'd.csv')!r}, '--threshold', '0', '--parquet', "
+            f"{str(tmp_path)!r}, '--raven', {str(tmp_path)!r}], check=True, capture_output=True)\n"
             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
         )
         done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -1,0 +1,150 @@
+"""One recording to its detections, and to what else is wanted of it: all probabilities, clips, pictures.
+
+    task = Detecting(question, parquet="matrices", clips="clips", plots="pictures")
+    batch.analyse(task, recordings, parts, workers)
+
+Each line of a part is a detection: [start_s, end_s, species, probability], in the order of time, the likelier first. Nothing
+is held that grows with the recording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from src import clips, recording_time
+from src.audio import AudioError, AudioFile
+from src.batch import Question
+from src.files import remove_leftovers
+from src.parts import Part, Parts
+from src.predictor import answers
+from src.recording_files import Recording, output_path
+from src.status import OK, TRUNCATED, Outcome
+
+PAGE_SECONDS = 600.0  # of a recording that one picture shows
+
+
+@dataclass(frozen=True)
+class Detecting:
+    """question: what is asked; utc_offset_hours: of clocks of an unknown zone; parquet, clips, plots: folders, "" for none."""
+
+    question: Question
+    utc_offset_hours: float | None = None
+    parquet: str = ""
+    clips: str = ""
+    plots: str = ""
+
+    def analyse(self, recording: Recording, part: Part) -> Outcome:
+        """Write the detections of a recording, and then what else is wanted. Raises AudioError if nothing can be read."""
+        self._remove_what_was_made(recording)
+        path = Path(recording.path)
+        core, thresholds = self.question.core(), self.question.thresholds()
+        with contextlib.ExitStack() as stack:
+            audio = stack.enter_context(AudioFile(path))
+            began = recording_time.began(path)  # not before AudioFile has seen that this is a file: a pipe would wait
+            add = stack.enter_context(self._matrix(recording, core.labels, began))
+            for window, probabilities in answers(core, audio, self.question.hop_seconds):
+                if not np.isfinite(probabilities).all():
+                    raise AudioError(f"the model's answer at {window.start_seconds:g} s is no number")
+                # A last window is padded; what is reported ends with the audio.
+                start, end = window.start_seconds, window.start_seconds + window.audio_seconds
+                add(start, end, probabilities)
+                found = np.flatnonzero(probabilities >= thresholds)
+                for column in found[np.argsort(-probabilities[found], kind="stable")]:
+                    probability = round(float(probabilities[column]), 4)
+                    part.write([round(start, 3), round(end, 3), core.labels[column], probability])
+            outcome = Outcome(
+                recording.shown,
+                TRUNCATED if audio.fault else OK,
+                audio.seconds_read,
+                audio.fault,
+                audio.sample_rate,
+                began.isoformat() if began else "",
+            )
+        self._make(recording, outcome, part.lines)
+        return outcome
+
+    def lacks(self, recording: Recording, parts: Parts) -> bool:
+        """Whether a Parquet file, a clip or a picture of a finished recording is not there."""
+        if self._matrix_is_missing(recording):
+            return True
+        if self.clips and any(
+            not clips.clip_path(Path(self.clips), recording.name, line).exists() for line in parts.lines(recording)
+        ):
+            return True
+        return bool(self.plots) and any(
+            not self._page(recording, number).exists() for number in _pages(parts.outcome(recording).seconds)
+        )
+
+    def complete(self, recording: Recording, parts: Parts) -> bool:
+        """Make the clips and pictures that are missing; False if the probabilities are."""
+        if self._matrix_is_missing(recording):
+            return False
+        self._make(recording, parts.outcome(recording), lambda: parts.lines(recording))
+        return True
+
+    def _make(self, recording: Recording, outcome: Outcome, lines: Callable[[], Iterator[list]]) -> None:
+        path = Path(recording.path)
+        if self.clips:
+            clips.cut(path, recording.name, lines(), Path(self.clips))
+        if self.plots:
+            from src import detection_figures  # needs matplotlib and librosa, as nothing else here does
+
+            pages = [self._page(recording, number) for number in _pages(outcome.seconds)]
+            title = recording.shown
+            if began := recording_time.as_utc(recording_time.began(path), self.utc_offset_hours):
+                title += f"  (begins {began:%Y-%m-%d %H:%M:%S} UTC)"
+            recipe = self.question.core().recipe
+            detection_figures.draw(pages, PAGE_SECONDS, path, recipe, outcome.seconds, lines(), title)
+
+    def _page(self, recording: Recording, number: int) -> Path:
+        return output_path(Path(self.plots), recording.name, ".png" if number == 1 else f".{number}.png")
+
+    def _matrix_key(self) -> str:
+        return f"{self.question.digest} {self.utc_offset_hours}"
+
+    def _matrix_path(self, recording: Recording) -> Path:
+        return output_path(Path(self.parquet), recording.name, ".parquet")
+
+    def _matrix_is_missing(self, recording: Recording) -> bool:
+        if not self.parquet:
+            return False
+        from src import matrix
+
+        return matrix.made_by(self._matrix_path(recording)) != self._matrix_key()
+
+    def _matrix(
+        self, recording: Recording, labels: Sequence[str], began: datetime | None
+    ) -> contextlib.AbstractContextManager:
+        if not self.parquet:
+            return contextlib.nullcontext(lambda *_: None)
+        from src import matrix
+
+        utc = recording_time.as_utc(began, self.utc_offset_hours)
+        return matrix.written(self._matrix_path(recording), recording.shown, labels, self._matrix_key(), utc)
+
+    def _remove_what_was_made(self, recording: Recording) -> None:
+        """An earlier answer's files: another model's, or those of a recording that has changed."""
+        if self.parquet:
+            self._matrix_path(recording).unlink(missing_ok=True)
+            remove_leftovers(self._matrix_path(recording))
+        if self.clips:
+            clips.remove(Path(self.clips), recording.name)
+        number = 1
+        while self.plots and (page := self._page(recording, number)).exists():
+            page.unlink()
+            number += 1
+        if self.plots:
+            remove_leftovers(self._page(recording, number))
+
+
+def _pages(seconds: float) -> range:
+    """The numbers of a recording's pictures."""
+    return range(1, 1 + max(1, math.ceil(seconds / PAGE_SECONDS)))

@@ -27,7 +27,9 @@ from src.errors import UserError, run_script
 
 if TYPE_CHECKING:
     from src.batch import Question
+    from src.bundle import Bundle
     from src.recipe import Recipe
+    from src.soundscape import Decision
     from src.status import Tally
     from src.workers import Workers
 
@@ -56,6 +58,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--overlap", type=float, help="seconds by which neighbouring windows overlap; a row averages them"
+    )
+    deciding = parser.add_argument_group(
+        "what decides beside the threshold (default: what evaluate.py found for the bundle)"
+    )
+    deciding.add_argument("--neighbours", type=float, metavar="SHARE", help="of the rows before and after, from 0 to 1")
+    deciding.add_argument("--strict", type=float, metavar="LOGITS", help="by which a file's threshold is raised")
+    deciding.add_argument("--loose", type=float, metavar="LOGITS", help="by which its rows' are then lowered")
+    deciding.add_argument("--at-most", type=int, metavar="K", help="species a row, the likeliest; 0: any number")
+    deciding.add_argument("--species", type=Path, metavar="FILE", help="the only ones to answer, a code a line")
+    deciding.add_argument(
+        "--precision", choices=["float32", "float16", "int8"], default="float32", help="of the bundle's graphs"
     )
     outputs = parser.add_argument_group("what is written")
     outputs.add_argument(
@@ -102,6 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     from src import bundle
     from src.batch import Question
     from src.files import locked
+    from src.soundscape import read_species
     from src.workers import Workers
 
     output = arguments.output or Path("submissions/submission.csv" if arguments.test_csv else "detections.csv")
@@ -109,7 +123,17 @@ def main(argv: list[str] | None = None) -> int:
     check_writable(arguments, output, status)
     bundles = bundle.find(arguments.model)
     threads = arguments.threads or (2 if arguments.jobs == 1 and arguments.backend == "loky" else 1)
-    question = Question.of(bundles, threads, arguments.threshold, hop_of(bundles[0].recipe, arguments.overlap))
+    hop_seconds = hop_of(bundles[0].recipe, arguments.overlap)
+    allowed = read_species(arguments.species, bundles[0].labels) if arguments.species else ()
+    question = Question.of(
+        bundles,
+        threads,
+        arguments.threshold,
+        hop_seconds,
+        decision_of(bundles, arguments),
+        allowed,
+        arguments.precision,
+    )
     core = question.core()  # now: a model that cannot be loaded is no recording's fault
     if arguments.threshold is None and any(one.threshold_source == "default" for one in bundles):
         print(f"threshold {core.threshold} was never fitted: run python evaluate.py on the run", file=sys.stderr)
@@ -151,6 +175,17 @@ def check_writable(arguments: argparse.Namespace, output: Path, status: Path) ->
 def parts_folder(output: Path) -> Path:
     """Where what is finished of each recording is kept."""
     return output.with_name(f"{output.name}.parts").absolute()
+
+
+def decision_of(bundles: list[Bundle], arguments: argparse.Namespace) -> Decision:
+    """What decides beside the threshold: as it was found for the bundles, but for what was given."""
+    from dataclasses import replace
+
+    from src.soundscape import mean_decision
+
+    names = {"neighbours": "neighbours", "strict": "strict", "loose": "loose", "at_most": "most"}
+    given = {field: getattr(arguments, name) for name, field in names.items() if getattr(arguments, name) is not None}
+    return replace(mean_decision([one.decision for one in bundles]), **given)
 
 
 def hop_of(recipe: Recipe, overlap: float | None) -> float:

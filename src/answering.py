@@ -1,6 +1,6 @@
 """The rows of a test.csv, answered from a folder of audio: what predict.py and the Kaggle kernel share.
 
-    answers = answer_rows(core, read_rows(test_csv), folder, core.thresholds, core.recipe.hop_seconds)
+    answers = answer_rows(core, read_rows(test_csv), folder, core.rule, core.recipe.hop_seconds)
     answers.birds["site_1_ab_5"]      # {"amerob"}; an empty set: nocall
     answers.outcomes                  # what became of each file; answers.faults: [(file, what was wrong with it), ...]
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from src.predictor import Predictor
+    from src.soundscape import Rule
 
 # The competition's hidden test set, and how long a kernel may take over it.
 TEST_FILES, TEST_FILE_SECONDS, KERNEL_SECONDS = 150, 600.0, 7200.0
@@ -87,7 +88,7 @@ class Answering:
     def analyse(self, recording: Recording, part: Part) -> Outcome:
         """Answer the rows of a file. Raises AudioError if nothing of it can be read."""
         question = self.question
-        birds, outcome = answer_file(question.core(), recording, question.thresholds(), question.hop_seconds)
+        birds, outcome = answer_file(question.core(), recording, question.rule(), question.hop_seconds)
         for row_id, codes in birds.items():
             part.write([row_id, sorted(codes)])
         return outcome
@@ -114,7 +115,7 @@ def of_rows(rows: pd.DataFrame, folder: Path) -> list[Recording]:
 
 
 def answer_file(
-    core: Predictor, recording: Recording, threshold: float | np.ndarray, hop_seconds: float
+    core: Predictor, recording: Recording, rule: Rule, hop_seconds: float
 ) -> tuple[dict[str, set[str]], Outcome]:
     """Answer the rows of one file: the species of each, and what became of the file. Raises AudioError if none can be read."""
     prediction = predictor.predict_file(core, Path(recording.path), hop_seconds)
@@ -124,7 +125,7 @@ def answer_file(
     beyond = int(np.isnan(probabilities[:, 0]).sum())
     if beyond:
         faults.append(f"{beyond} rows lie beyond its {prediction.seconds:.1f} s; answered nocall")
-    birds = dict(zip(row_ids, soundscape.decide(probabilities, core.labels, threshold, core.decision, np.array(ends))))
+    birds = dict(zip(row_ids, soundscape.decide(probabilities, core.labels, rule, np.array(ends))))
     return birds, Outcome(recording.shown, TRUNCATED if faults else OK, prediction.seconds, "; ".join(faults))
 
 
@@ -146,14 +147,14 @@ def answer_rows(
     core: Predictor,
     rows: pd.DataFrame,
     folder: Path,
-    threshold: float | np.ndarray,
+    rule: Rule,
     hop_seconds: float,
     deadline: float = math.inf,
 ) -> Answers:
     """Answer rows as `competition.read_rows` gives them, file by file, in this process.
 
     folder: of their audio
-    threshold: probability from which a species counts, one for all or float array [labels]
+    rule: what makes answers of probabilities
     hop_seconds: between the starts of neighbouring windows
     deadline: by the clock of time.monotonic(), seconds. No file is started that would pass it, if it took as long as the
         slowest one so far
@@ -171,7 +172,7 @@ def answer_rows(
             outcomes.append(_failed(recording, "not started, since the time limit would be passed"))
             continue
         try:
-            of_file, outcome = answer_file(core, recording, threshold, hop_seconds)
+            of_file, outcome = answer_file(core, recording, rule, hop_seconds)
             birds.update(of_file)
             outcomes.append(outcome)
         except audio.AudioError as error:

@@ -28,12 +28,13 @@ from tqdm import tqdm
 
 from src import bundle
 from src.audio import AudioError
-from src.bundle import Bundle
+from src.bundle import FLOAT32, Bundle
 from src.errors import UserError
 from src.files import sha256
 from src.parts import Part, Parts
 from src.predictor import Predictor
 from src.recording_files import Recording
+from src.soundscape import Decision, Rule, mean_decision
 from src.status import FAILED, Outcome
 from src.workers import WorkerKilledError, Workers
 
@@ -47,7 +48,8 @@ class Question:
     """What every recording is asked, and by which model. Small: it travels to every worker.
 
     bundles: their folders, absolute; digest: of all that shapes the answers
-    threads: of the network; threshold: None: the bundles' own
+    threads: of the network; precision: of the bundles' graphs
+    threshold: None: the bundles' own; decision: what decides beside it; allowed: the only species to answer, () for all
     hop_seconds: between the starts of neighbouring windows
     """
 
@@ -56,22 +58,38 @@ class Question:
     threads: int
     threshold: float | None
     hop_seconds: float
+    decision: Decision
+    allowed: tuple[str, ...] = ()
+    precision: str = FLOAT32
 
     @staticmethod
-    def of(bundles: Sequence[Bundle], threads: int, threshold: float | None, hop_seconds: float) -> Question:
-        """The question put by these bundles."""
+    def of(
+        bundles: Sequence[Bundle],
+        threads: int,
+        threshold: float | None,
+        hop_seconds: float,
+        decision: Decision | None = None,
+        allowed: Sequence[str] = (),
+        precision: str = FLOAT32,
+    ) -> Question:
+        """The question put by these bundles; decision: None: their own."""
+        decision = decision or mean_decision([one.decision for one in bundles])
         described = [sha256(one.folder / "bundle.json") for one in bundles]  # which holds the checksums of the graphs
-        shaping = [FORMAT, described, threshold, hop_seconds, [version(name) for name in SHAPING_PACKAGES]]
+        shaping = [FORMAT, described, threshold, hop_seconds, decision.to_dict(), list(allowed), precision]
+        shaping += [version(name) for name in SHAPING_PACKAGES]
         digest = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:16]
-        return Question(tuple(str(one.folder.resolve()) for one in bundles), digest, threads, threshold, hop_seconds)
+        folders = tuple(str(one.folder.resolve()) for one in bundles)
+        return Question(folders, digest, threads, threshold, hop_seconds, decision, tuple(allowed), precision)
 
     def core(self) -> Predictor:
         """The model, loaded once by each process."""
-        return _core(self.bundles, self.threads, self.digest)
+        return _core(self.bundles, self.threads, self.precision, self.digest)
 
-    def thresholds(self) -> float | np.ndarray:
-        """The probability from which a species counts, one for all or float64 array [labels]."""
-        return self.core().thresholds if self.threshold is None else self.threshold
+    def rule(self) -> Rule:
+        """What makes answers of probabilities."""
+        core = self.core()
+        allowed = np.array([label in self.allowed for label in core.labels]) if self.allowed else None
+        return Rule(core.thresholds if self.threshold is None else self.threshold, self.decision, allowed)
 
 
 class Task(Protocol):
@@ -190,5 +208,5 @@ def _size(recording: Recording) -> int:
 
 
 @lru_cache(maxsize=1)  # of a worker that lives on, as dask's do, only the last one
-def _core(folders: tuple[str, ...], threads: int, digest: str) -> Predictor:
-    return Predictor([bundle.load(Path(folder)) for folder in folders], threads)
+def _core(folders: tuple[str, ...], threads: int, precision: str, digest: str) -> Predictor:
+    return Predictor([bundle.load(Path(folder)) for folder in folders], threads, precision=precision)

@@ -45,18 +45,24 @@ class Detecting:
         """Write the detections of a recording, and then what else is wanted. Raises AudioError if nothing can be read."""
         self._remove_what_was_made(recording)
         path = Path(recording.path)
-        core, thresholds = self.question.core(), self.question.thresholds()
+        core, rule, hop_seconds = self.question.core(), self.question.rule(), self.question.hop_seconds
+        spans, said = [], []
         with contextlib.ExitStack() as stack:
             audio = stack.enter_context(AudioFile(path))
             began = recording_time.began(path)  # not before AudioFile has seen that this is a file: a pipe would wait
             add = stack.enter_context(self._matrix(recording, core.labels, began))
-            for window, probabilities in answers(core, audio, self.question.hop_seconds):
+            for window, probabilities in answers(core, audio, hop_seconds):
                 if not np.isfinite(probabilities).all():
                     raise AudioError(f"the model's answer at {window.start_seconds:g} s is no number")
                 # A last window is padded; what is reported ends with the audio.
-                start, end = window.start_seconds, window.start_seconds + window.audio_seconds
-                add(start, end, probabilities)
-                found = np.flatnonzero(probabilities >= thresholds)
+                spans.append((window.start_seconds, window.start_seconds + window.audio_seconds))
+                said.append(probabilities)
+                add(*spans[-1], probabilities)
+            # At once, since what a window is answered may depend on all others: a number a window and species is held.
+            for (start, end), probabilities, counted in zip(
+                spans, said, rule.counted(np.array(said), None, hop_seconds)
+            ):
+                found = np.flatnonzero(counted)
                 for column in found[np.argsort(-probabilities[found], kind="stable")]:
                     probability = round(float(probabilities[column]), 4)
                     part.write([round(start, 3), round(end, 3), core.labels[column], probability])

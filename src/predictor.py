@@ -21,7 +21,7 @@ from src.bundle import FLOAT32, Bundle
 from src.calibration import Calibration
 from src.errors import UserError
 from src.litert import Embedder, Graph, input_shape
-from src.soundscape import Prediction, mean_decision
+from src.soundscape import Prediction, Rule, mean_decision
 
 
 class Predictor:
@@ -57,6 +57,11 @@ class Predictor:
         self.decision = mean_decision([bundle.decision for bundle in bundles])
         self._calibrations = [bundle.calibration if calibrated else Calibration() for bundle in bundles]
         self._models = [_Model(bundle, threads, precision) for bundle in bundles]
+
+    @property
+    def rule(self) -> Rule:
+        """What the bundles make answers by."""
+        return Rule(self.thresholds, self.decision)
 
     def probabilities(self, windows: np.ndarray) -> np.ndarray:
         """Answer for windows: float32 array [windows, window_samples], unit scale -> float32 array [windows, labels].

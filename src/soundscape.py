@@ -1,14 +1,15 @@
 """From probabilities of windows to answers for rows: which rows a window answers, and which species count in a row.
 
 answered = row_probabilities(prediction, end_seconds)                   # float32 [rows, labels]; NaN where there is no audio
-counted = accepted(answered, thresholds, decision, end_seconds)         # bool [rows, labels]
-birds = decide(answered, labels, thresholds, decision, end_seconds)     # a set of codes a row; empty: nocall
+birds = decide(answered, labels, Rule(thresholds, decision), end_seconds)    # a set of codes a row; empty: nocall
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
@@ -71,6 +72,25 @@ class Decision:
         if not all(np.isfinite(value) for value in numbers.values()):
             raise ValueError("a decision holds what is not a number")
         return cls(**{**numbers, "most": int(numbers.get("most", 0))})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What makes answers of probabilities.
+
+    thresholds: probability from which a species counts, one for all or float array [labels]; decision: what decides beside it
+    allowed: bool array [labels], the only species that may be answered; None: all
+    """
+
+    thresholds: float | np.ndarray
+    decision: Decision = Decision()
+    allowed: np.ndarray | None = None
+
+    def counted(
+        self, probabilities: np.ndarray, end_seconds: np.ndarray | None = None, row_seconds: float = ROW_SECONDS
+    ) -> np.ndarray:
+        """Which species count in the rows of one file: see `accepted`."""
+        return accepted(probabilities, self.thresholds, self.decision, end_seconds, row_seconds, self.allowed)
 
 
 def mean_decision(decisions: Sequence[Decision]) -> Decision:
@@ -156,14 +176,25 @@ def _with_neighbours(
 
 
 def decide(
-    probabilities: np.ndarray,
-    labels: Sequence[str],
-    thresholds: float | np.ndarray,
-    decision: Decision = Decision(),
-    end_seconds: np.ndarray | None = None,
-    allowed: Collection[str] | None = None,
+    probabilities: np.ndarray, labels: Sequence[str], rule: Rule, end_seconds: np.ndarray | None = None
 ) -> list[set[str]]:
-    """The species of each row of a file, as `accepted` has them; none for a row that is NaN. allowed: codes; None: all"""
-    mask = None if allowed is None else np.array([label in allowed for label in labels])
-    counted = accepted(probabilities, thresholds, decision, end_seconds, allowed=mask)
-    return [{labels[column] for column in np.flatnonzero(row)} for row in counted]
+    """The species of each row of a file by a rule; none for a row that is NaN. Arguments as for `accepted`."""
+    return [{labels[column] for column in np.flatnonzero(row)} for row in rule.counted(probabilities, end_seconds)]
+
+
+def read_species(path: Path, labels: Sequence[str]) -> list[str]:
+    """The labels that a text file names, one code a line, what follows a comma or # aside.
+
+    Raises UserError for a file that cannot be read, or that names none of them; says on stderr what is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); --species takes a text file with a code a line") from error
+    named = {line.split("#")[0].split(",")[0].strip() for line in lines} - {""}
+    unknown = sorted(named - set(labels))
+    if len(unknown) == len(named):
+        raise UserError(f"{path}: names no species that the model knows; those are {', '.join(labels[:8])}, ...")
+    if unknown:
+        print(f"{path}: the model does not know {', '.join(unknown)}", file=sys.stderr)
+    return [label for label in labels if label in named]

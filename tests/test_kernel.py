@@ -22,6 +22,7 @@ from kaggle_server import TOKEN, KaggleServer
 
 from src import answering, audio, competition, kaggle_folders
 from src.predictor import Prediction, Predictor
+from src.soundscape import Rule
 
 RATE = 32000
 MIB = 1 << 20  # the client's unit: what breaks off loses what it had of one
@@ -237,15 +238,15 @@ def test_a_file_is_not_started_that_would_pass_the_limit(tone_bundle, tmp_path, 
     rows = competition.read_rows(write(tmp_path / "test.csv", "row_id,seconds,audio_id\n1,5,a\n2,5,b\n3,5,c\n4,5,d\n"))
     core = Predictor([tone_bundle])
     # c begins after 40 s: as slow as a it would end at 70 s.
-    stopped = answering.answer_rows(core, rows, tmp_path, 0.5, 5.0, deadline=70.0)
+    stopped = answering.answer_rows(core, rows, tmp_path, Rule(0.5), 5.0, deadline=70.0)
     assert stopped.birds == {"1": {"low"}, "2": set(), "3": set(), "4": set()}
     assert stopped.late == ["c", "d"]
     assert [Path(name).name for name, _ in stopped.faults] == ["b.mp3", "c.mp3", "d.mp3"]
     assert "its 1 rows are answered nocall" in stopped.faults[1][1]
     Clock.seconds = 0.0
-    assert answering.answer_rows(core, rows[:3], tmp_path, 0.5, 5.0, deadline=71.0).late == []
+    assert answering.answer_rows(core, rows[:3], tmp_path, Rule(0.5), 5.0, deadline=71.0).late == []
     Clock.seconds = 0.0
-    assert answering.answer_rows(core, rows[:3], tmp_path, 0.5, 5.0, deadline=math.inf).birds["3"] == {"low"}
+    assert answering.answer_rows(core, rows[:3], tmp_path, Rule(0.5), 5.0, deadline=math.inf).birds["3"] == {"low"}
 
 
 def test_the_projection_is_the_measured_speed():

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.predictor import Prediction, Predictor, predict_file
-from src.soundscape import decide, row_probabilities
+from src.soundscape import Rule, decide, row_probabilities
 
 RATE = 32000
 
@@ -220,7 +220,7 @@ def test_a_whole_file_takes_each_species_maximum_and_a_row_past_the_end_nothing(
     whole = prediction(12, 5, 5, np.array([0.2, 0.9, 0.4], np.float32))
     rows = row_probabilities(whole, np.array([np.nan, 15.0, 20.0]))[:, 0]
     np.testing.assert_allclose(rows, [0.9, 0.4, np.nan])
-    assert decide(rows[:, None], ["a"], 0.4) == [{"a"}, {"a"}, set()]
+    assert decide(rows[:, None], ["a"], Rule(0.4)) == [{"a"}, {"a"}, set()]
 
 
 @settings(max_examples=60)

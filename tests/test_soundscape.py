@@ -11,7 +11,7 @@ from src import fitting
 from src.calibration import sigmoid
 from src.errors import UserError
 from src.fitting import Answers
-from src.soundscape import Decision, accepted, decide, mean_decision
+from src.soundscape import Decision, Rule, accepted, decide, mean_decision, read_species
 
 ROWS = st.integers(1, 12)
 LOGITS = st.integers(-60, 60).map(lambda tenths: tenths / 10)  # none so near a threshold that rounding decides
@@ -66,8 +66,8 @@ def test_neighbours_are_those_in_time_whatever_the_order_of_the_rows_and_none_ac
 def test_no_more_species_than_asked_for_the_likeliest_by_what_they_exceed_their_thresholds():
     said, limits = rows_of([3.0, 2.0, 1.0, -1.0]), rows_of([2.9, 0.0, 0.5, 0.0])[0]
     assert accepted(said, limits, Decision(most=2)).tolist() == [[False, True, True, False]]
-    assert decide(said, list("abcd"), limits, Decision(most=1)) == [{"b"}]
-    assert decide(said, list("abcd"), limits, allowed={"a", "c"}) == [{"a", "c"}]
+    assert decide(said, list("abcd"), Rule(limits, Decision(most=1))) == [{"b"}]
+    assert decide(said, list("abcd"), Rule(limits, allowed=np.array([True, False, True, False]))) == [{"a", "c"}]
 
 
 def test_a_row_beyond_the_audio_is_empty_and_nobody_s_neighbour():
@@ -114,3 +114,13 @@ def test_what_helps_is_found_and_what_does_not_is_left_out():
     assert steps[0].neighbours > 0 and fitting.decided_f1(noisy, half, answers, steps[0]).mean() > before + 0.05
     sure = sigmoid(np.where(truth, 5.0, -5.0))
     assert fitting.fit_decision(sure, half, answers)[-1] == Decision()
+
+
+def test_a_list_of_species_names_what_may_be_answered_and_says_what_nobody_knows(tmp_path, capsys):
+    (tmp_path / "here.txt").write_text("low, Low tone\n# a remark\nnobody\n\nhigh # in winter\n", encoding="utf-8-sig")
+    assert read_species(tmp_path / "here.txt", ["low", "mid", "high"]) == ["low", "high"]
+    assert "does not know nobody" in capsys.readouterr().err
+    (tmp_path / "none.txt").write_text("nobody\n")
+    for path in (tmp_path / "none.txt", tmp_path / "absent.txt"):
+        with pytest.raises(UserError, match=r"names no species that the model knows|cannot be read"):
+            read_species(path, ["low"])

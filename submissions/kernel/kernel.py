@@ -134,7 +134,7 @@ def ask(core, rows, folder: Path, deadline: float):
     """Answer rows and log what was wrong, which does not fail the kernel: it must give a file, or nothing is scored."""
     from src import answering
 
-    answers = answering.answer_rows(core, rows, folder, core.thresholds, core.recipe.hop_seconds, deadline)
+    answers = answering.answer_rows(core, rows, folder, core.rule, core.recipe.hop_seconds, deadline)
     for name, reason in answers.faults:
         print(f"{name}: {reason}", file=sys.stderr)
     if answers.late:

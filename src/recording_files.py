@@ -70,8 +70,8 @@ def _absolute(path: Path) -> str:
 def output_path(folder: Path, name: str, suffix: str) -> Path:
     """Where what is made of the recording called `name` lies: folder/name + suffix.
 
-    A leading underscore is written %5F (and a leading % is %25), since readers of Parquet pass such files over, and a name that is too long for a
-    file system ends with a checksum.
+    A leading underscore is written %5F, since readers of Parquet pass such files over (and a leading % is %25). A name that
+    is too long for a file system ends with a checksum.
     """
     parts = []
     for part in Path(name).parts:

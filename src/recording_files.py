@@ -115,7 +115,7 @@ def _walk(folder: Path, ours: set[str]) -> Iterator[tuple[Path, str]]:
         )
     yield from faults
     if not audio and not faults:
-        yield folder, f"holds no audio files ({', '.join(AUDIO_SUFFIXES)})"
+        yield folder, "holds no audio files (.wav, .mp3, .flac, or whatever else libsndfile reads)"
 
 
 def _opens(file: Path, suffix: str) -> bool:

@@ -9,7 +9,7 @@ and the probability. A clip is a WAV of 16 bits.
 
 from __future__ import annotations
 
-import os
+import io
 import re
 from collections.abc import Iterable
 from itertools import chain
@@ -67,5 +67,7 @@ def cut(recording: Path, name: str, lines: Iterable[list], folder: Path) -> None
 
 
 def _write(path: Path, samples: np.ndarray, rate: int) -> None:
+    encoded = io.BytesIO()  # not straight to the disk: libsndfile does not say that it is full
+    soundfile.write(encoded, samples, rate, subtype="PCM_16", format="WAV")
     with written_whole(path) as temporary:
-        soundfile.write(os.fsencode(temporary), samples, rate, subtype="PCM_16", format="WAV")
+        temporary.write_bytes(encoded.getbuffer())

@@ -70,12 +70,12 @@ def _absolute(path: Path) -> str:
 def output_path(folder: Path, name: str, suffix: str) -> Path:
     """Where what is made of the recording called `name` lies: folder/name + suffix.
 
-    A leading underscore is written %5F, since readers of Parquet pass such files over, and a name that is too long for a
-    file system ends with a checksum.
+    A leading underscore is written %5F, since readers of Parquet pass such files over (and a leading % is %25). A name that
+    is too long for a file system ends with a checksum.
     """
     parts = []
     for part in Path(name).parts:
-        part = f"%5F{part[1:]}" if part.startswith("_") else part
+        part = f"%{ord(part[0]):02X}{part[1:]}" if part[0] in "_%" else part
         if len(os.fsencode(part)) > LONGEST_NAME:
             digest = hashlib.sha256(os.fsencode(part)).hexdigest()[:12]
             part = f"{os.fsencode(part)[:LONGEST_NAME].decode('utf-8', 'ignore')}~{digest}"
@@ -115,7 +115,7 @@ def _walk(folder: Path, ours: set[str]) -> Iterator[tuple[Path, str]]:
         )
     yield from faults
     if not audio and not faults:
-        yield folder, f"holds no audio files ({', '.join(AUDIO_SUFFIXES)})"
+        yield folder, "holds no audio files (.wav, .mp3, .flac, or whatever else libsndfile reads)"
 
 
 def _opens(file: Path, suffix: str) -> bool:

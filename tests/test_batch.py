@@ -351,6 +351,26 @@ def test_what_was_deleted_of_a_finished_run_is_made_again_without_asking_the_mod
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jsonl")} == parts
 
 
+@pytest.mark.parametrize("output", ["--clips", "--parquet"])
+def test_a_full_disk_ends_the_run_with_a_sentence_and_is_no_recording_s_fault(tone_bundle, woods, tmp_path, output):
+    full = tmp_path / "full"
+    full.mkdir()
+    lines = (
+        f"mount -t tmpfs -o size={'300k' if output == '--clips' else '16k'} tmpfs {full} && python=$1 && shift && "
+        '"$python" predict.py "$@"'
+    )
+    apart = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
+    if shutil.which("unshare") is None or subprocess.run([*apart, "true"], capture_output=True).returncode:
+        lacking("this machine does not let a process mount a small disk (unshare -m, unshare -rm)")
+    arguments = ["--model", tone_bundle.folder, woods, "-o", tmp_path / "d.csv", output, full, "--threshold", "0"]
+    command = [*apart, "bash", "-c", lines, "bash", sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert "No space left on device; what was finished is kept: make room" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "d.csv").exists()
+
+
 @dataclass(frozen=True)
 class Deadly:
     """A task that dies as a process does when memory runs out or a decoder breaks, over some of the recordings."""

@@ -20,7 +20,7 @@ import pandas as pd
 from src import bundle, metrics
 from src.bootstrap import Bootstrap, interval
 from src.errors import UserError
-from src.fitting import Answers, Fitted, cross_fitted, decided, fit, fit_decision, of_clips
+from src.fitting import CHOICES, Answers, Fitted, cross_fitted, decided, fit, fit_decision, of_clips
 from src.oof import OutOfFold, hits
 from src.soundscape import Decision
 
@@ -28,8 +28,6 @@ DEFAULT, CLIPS, SOUNDSCAPES = f"{bundle.DEFAULT_THRESHOLD} for all, not calibrat
 # The names of the threshold's four ways, in the order in which they are reported.
 ON_CLIPS, CALIBRATED, BY_SPECIES = "one, fitted on clips", "one, calibrated", "one for each species, calibrated"
 BETTER = "the better of the two calibrated ones on the other folds"
-# Beside the thresholds, each with those before it.
-STEPS = ("and neighbouring rows", "and a strict threshold for the file, a loose one for the row", "and at most so many")
 KEPT_ERRORS = 48
 
 
@@ -127,10 +125,9 @@ def evaluate(
         on_clips = _judge([of for of, _ in on], [cross_fitted(of, of, True) for of, _ in on], False)
 
     better = _better(main, judged[CALIBRATED], judged[BY_SPECIES])
-    steps, decision = {}, Decision()
+    steps, last, decision = {}, better, Decision()
     if soundscapes is not None:
-        steps, decision = _steps(soundscapes, better)
-    last = list(steps.values())[-1] if steps else better
+        steps, last, decision = _steps(soundscapes, better, nocall_share, draws, seed)
     table = _decisions(main, {**judged, BETTER: better, **steps}, nocall_share, draws, seed)
     score = dict(zip(table.thresholds, table.row_f1))
     chosen = BY_SPECIES if score[BY_SPECIES] >= score[CALIBRATED] else CALIBRATED
@@ -192,24 +189,31 @@ def _judge(members: Sequence[Answers], found: Sequence[Mapping[str, Fitted]] | N
     return _Judged(probabilities, thresholds, metrics.clip_row_f1(probabilities, rows.present, rows.maybe, thresholds))
 
 
-def _steps(rows: Answers, judged: _Judged) -> tuple[dict[str, _Judged], Decision]:
-    """What neighbours, a strict and a loose threshold, and at most so many species bring, one after the other.
+def _steps(
+    rows: Answers, judged: _Judged, nocall_share: float, draws: int, seed: int
+) -> tuple[dict[str, _Judged], _Judged, Decision]:
+    """What each kind of decision brings beside the thresholds, those before it that are kept included.
 
-    Each group by what was fitted on the others; and the decision of all rows, for the bundle.
+    Each group is decided by what was fitted on the others. A kind is kept where its gain's interval lies above 0. Returns
+    all that were tried, by name; what comes of those kept; and their decision, fitted on all rows, for the bundle.
     """
-    counted = np.zeros((len(STEPS), *judged.probabilities.shape))
-    for group in np.unique(rows.group):
-        here = rows.group == group
-        others = ~here if not here.all() else here
-        found = fit_decision(judged.probabilities[others], judged.thresholds[others], rows.of(others))
-        for place, decision in enumerate(found):
-            counted[place, here] = decided(judged.probabilities[here], judged.thresholds[here], rows.of(here), decision)
-    half = np.full(judged.probabilities.shape, 0.5)
-    steps = {
-        name: _Judged(one, half, metrics.clip_row_f1(one, rows.present, rows.maybe, half))
-        for name, one in zip(STEPS, counted)
-    }
-    return steps, fit_decision(judged.probabilities, judged.thresholds, rows)[-1]
+    boot, empty = Bootstrap(rows.source, draws, seed), ~rows.present.any(axis=1)
+    tried, last, kept = {}, judged, ()
+    for kind in CHOICES:
+        counted = np.zeros(judged.probabilities.shape)
+        for group in np.unique(rows.group):
+            here = rows.group == group
+            others = ~here if not here.all() else here
+            found = fit_decision(
+                judged.probabilities[others], judged.thresholds[others], rows.of(others), (*kept, kind)
+            )
+            counted[here] = decided(judged.probabilities[here], judged.thresholds[here], rows.of(here), found)
+        half = np.full(counted.shape, 0.5)
+        one = _Judged(counted, half, metrics.clip_row_f1(counted, rows.present, rows.maybe, half))
+        tried[f"and {kind}"] = one
+        if interval(boot.balanced_mean(one.f1 - last.f1, empty, nocall_share))[0] > 0:
+            kept, last = (*kept, kind), one
+    return tried, last, fit_decision(judged.probabilities, judged.thresholds, rows, kept)
 
 
 def _better(rows: Answers, first: _Judged, second: _Judged) -> _Judged:

@@ -10,6 +10,7 @@ is common to all where the species has few sources: own * n / (n + SHRINK_SOURCE
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,10 +30,13 @@ SHRINK_SOURCES = 10.0
 LEAST_SLOPE, GREATEST_SLOPE, GREATEST_INTERCEPT = 0.05, 4.0, 10.0
 OWN_TOLERANCE = 0.02  # of the share of rows with a species: its own scores that differ by less are alike
 GREATEST_OFFSET = 4.0  # logits, of a species' own calibration and threshold from what is common
-# What fit_decision tries: shares of the neighbours; logits by which a file's threshold is stricter and a row's is looser.
-NEIGHBOURS = (0.1, 0.2, 0.3, 0.4, 0.5)
+# What fit_decision tries, by kind: shares of the neighbours; logits by which a file's threshold is stricter and a row's looser.
 GATES = ((0.5, 0.0), (1.0, 0.0), (0.5, 0.5), (1.0, 0.5), (1.0, 1.0), (2.0, 0.5), (2.0, 1.0), (2.0, 2.0))
-MOST = (1, 2, 3, 5)
+CHOICES: dict[str, list[dict]] = {
+    "neighbouring rows": [{"neighbours": share} for share in (0.1, 0.2, 0.3, 0.4, 0.5)],
+    "strict for the file, loose for the row": [{"strict": strict, "loose": loose} for strict, loose in GATES],
+    "at most so many a row": [{"most": most} for most in (1, 2, 3, 5)],
+}
 DECISION_GAIN = 0.002  # in row F1: less is chance
 BIN_LOGITS = 0.125  # cells are pooled in bins of this width, so that a fit costs the same however many there are
 
@@ -246,27 +250,24 @@ def shrunk(own: np.ndarray, common: float, examples: np.ndarray) -> np.ndarray:
     return (examples * own + SHRINK_SOURCES * common) / (examples + SHRINK_SOURCES)
 
 
-def fit_decision(probabilities: np.ndarray, thresholds: np.ndarray, answers: Answers) -> list[Decision]:
-    """What to decide by beside the thresholds: the best of NEIGHBOURS, with that of GATES, with that of MOST.
+def fit_decision(
+    probabilities: np.ndarray, thresholds: np.ndarray, answers: Answers, kinds: Sequence[str] = tuple(CHOICES)
+) -> Decision:
+    """What to decide by beside the thresholds: for each kind of CHOICES that is named the best one, one after the other.
 
     probabilities, thresholds: float arrays [rows, labels], calibrated; answers: of soundscapes, with their files
 
-    A step that gains less than DECISION_GAIN in mean row F1 is left out. Returns the decision after each step.
+    What gains less than DECISION_GAIN in mean row F1 is left out.
     """
-    steps = [Decision()]
-    best = decided_f1(probabilities, thresholds, answers, steps[0]) @ answers.weight
-    for choices in (
-        [{"neighbours": share} for share in NEIGHBOURS],
-        [{"strict": strict, "loose": loose} for strict, loose in GATES],
-        [{"most": most} for most in MOST],
-    ):
-        tried = [replace(steps[-1], **choice) for choice in choices]
+    found = Decision()
+    best = decided_f1(probabilities, thresholds, answers, found) @ answers.weight
+    for kind in kinds:
+        tried = [replace(found, **choice) for choice in CHOICES[kind]]
         scores = [decided_f1(probabilities, thresholds, answers, one) @ answers.weight for one in tried]
         place = int(np.argmax(scores))
-        gained = scores[place] > best + DECISION_GAIN
-        steps.append(tried[place] if gained else steps[-1])
-        best = scores[place] if gained else best
-    return steps[1:]
+        if scores[place] > best + DECISION_GAIN:
+            found, best = tried[place], scores[place]
+    return found
 
 
 def decided(probabilities: np.ndarray, thresholds: np.ndarray, answers: Answers, decision: Decision) -> np.ndarray:

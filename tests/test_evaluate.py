@@ -14,7 +14,7 @@ from conftest import run
 from tone_run import CODES, make_tone_run
 
 import evaluate
-from src import bundle, comparison, evaluation, oof
+from src import bundle, comparison, evaluation, fitting, oof
 from src.calibration import logit, sigmoid
 from src.errors import UserError
 from src.evaluated_run import EvaluatedRun
@@ -89,7 +89,7 @@ def test_what_was_chosen_is_in_the_bundles_and_the_decisions_say_before_and_afte
         evaluation.CALIBRATED,
         evaluation.BY_SPECIES,
         evaluation.BETTER,
-        *evaluation.STEPS,
+        *(f"and {kind}" for kind in fitting.CHOICES),
     ]
     better = decisions[evaluation.BY_SPECIES] >= decisions[evaluation.CALIBRATED]
     assert found["chosen"] == (evaluation.BY_SPECIES if better else evaluation.CALIBRATED)
@@ -232,7 +232,7 @@ def test_an_ensemble_is_judged_by_what_the_predict_core_would_answer():
     """Two models that differ: each calibrated by its own numbers, then the mean, against the mean of their thresholds."""
     from dataclasses import replace
 
-    from src import fitting, metrics
+    from src import metrics
     from src.oof import as_arrays
 
     generator = np.random.default_rng(0)

@@ -109,11 +109,12 @@ def test_what_helps_is_found_and_what_does_not_is_left_out():
     )
     noisy = sigmoid(np.where(truth, 1.0, -1.0) + generator.normal(0, 1.2, truth.shape))
     half = np.full(noisy.shape, 0.5)
-    steps = fitting.fit_decision(noisy, half, answers)
+    found = fitting.fit_decision(noisy, half, answers, ["neighbouring rows"])
     before = fitting.decided_f1(noisy, half, answers, Decision()).mean()
-    assert steps[0].neighbours > 0 and fitting.decided_f1(noisy, half, answers, steps[0]).mean() > before + 0.05
+    assert found.neighbours > 0 and found.most == found.strict == 0
+    assert fitting.decided_f1(noisy, half, answers, found).mean() > before + 0.05
     sure = sigmoid(np.where(truth, 5.0, -5.0))
-    assert fitting.fit_decision(sure, half, answers)[-1] == Decision()
+    assert fitting.fit_decision(sure, half, answers) == Decision()
 
 
 def test_a_list_of_species_names_what_may_be_answered_and_says_what_nobody_knows(tmp_path, capsys):

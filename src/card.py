@@ -58,7 +58,7 @@ def text(contents: Mapping) -> str:
         "| precision | files | |",
         "|---|---|---|",
     ]
-    for precision, files in contents["variants"].items():
+    for precision, files in contents.get("variants", {"float32": contents.get("graphs", ["model.tflite"])}).items():
         lines.append(f"| {precision} | {', '.join(files)} | {PRECISIONS.get(precision, '')} |")
     lines += [
         "",

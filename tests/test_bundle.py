@@ -117,3 +117,16 @@ def test_an_ensemble_answers_the_mean_and_takes_the_mean_threshold(copy):
 def test_windows_of_another_length_are_refused(tone_bundle):
     with pytest.raises(ValueError, match=r"windows must be \[n, 160000\]"):
         Predictor([tone_bundle]).probabilities(np.zeros((1, 100), np.float32))
+
+
+def test_a_bundle_of_an_earlier_version_is_read_and_kept_as_it_is(tone_bundle, tmp_path):
+    """Without variants, decision or a card: what evaluate.py finds can be kept in it."""
+    folder = Path(shutil.copytree(tone_bundle.folder, tmp_path / "bundle"))
+    contents = json.loads((folder / "bundle.json").read_text())
+    for name in ("variants", "about", "decision"):
+        contents.pop(name, None)
+    (folder / "bundle.json").write_text(json.dumps(contents))
+    (folder / "README.md").unlink()
+    bundle.update(bundle.load(folder), 0.3, "a test", {"row_f1": 0.7})
+    assert bundle.load(folder).threshold == 0.3
+    assert "| float32 | model.tflite |" in (folder / "README.md").read_text()

@@ -11,15 +11,10 @@ fine-tuned, for 429 recordings.
 from __future__ import annotations
 
 from experiments.study import Question, Study, main, parser
-from experiments.trials import Trial
+from experiments.trials import Trial, fine_tuned
 from src.errors import run_script
 
 ADAM, RMSPROP = {"optimizer": "adam"}, {"optimizer": "rmsprop"}
-
-
-def fine_tuned(name: str, training: dict) -> Trial:
-    """A trial of 10 epochs on two folds."""
-    return Trial(f"{name}, fine-tuned", training={"epochs": 10, **training}, fine_tuned=True, folds=2)
 
 
 STUDY = Study(

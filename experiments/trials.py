@@ -93,6 +93,11 @@ class Trial:
         return (described["split"], described["fine_tuned"], other) == (self.split, self.fine_tuned, own)
 
 
+def fine_tuned(name: str, training: Mapping[str, Any]) -> Trial:
+    """A trial of the default backbone's fine-tuning: 10 epochs on two folds."""
+    return Trial(f"{name}, fine-tuned", training={"epochs": 10, **training}, fine_tuned=True, folds=2)
+
+
 def _shaping(recipe: Recipe, fine_tuned: bool) -> Recipe:
     ignored = () if fine_tuned else ONLY_FINE_TUNING
     return replace(recipe, seed=0, **{name: getattr(preset("default"), name) for name in ignored})
@@ -220,16 +225,13 @@ class Bench:
         An autoencoder is trained once for all trials that have the same windows to learn from.
         """
         from src import vae_windows
-        from src.history import History
 
         kept = self.work / "vae" / sha256(vae_windows.settings_of(prepared, found, recipe).encode()).hexdigest()[:12]
         with locked(kept / ".lock"):
             vae_windows.trained(prepared, found, recipe, kept, self.workers)
-        history = History(kept / "vae")
-        history.go_on("vae", recipe.vae_epochs)
         started = time.process_time()
         extended = vae_windows.extended(prepared, found, recipe, folder, workers=self.workers, trained_in=kept)
-        return extended, float(history.table().cpu_seconds.sum()) + time.process_time() - started
+        return extended, vae_windows.cpu_seconds(kept) + time.process_time() - started
 
     def _network(self, trial: Trial, recipe: Recipe, labels: tuple[str, ...]) -> Network:
         """The trial's network before it has learned. A frozen one is opened once for all seeds and folds."""

@@ -230,12 +230,7 @@ def cost(done: EvaluatedRun) -> dict[str, float]:
 
     NaN for what run.json does not say.
     """
-    described = []
-    for folder in done.folders:
-        try:
-            described.append(json.loads((folder / "run.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            described.append({})
+    described = [runs.described(folder) for folder in done.folders]
     first, nothing = done.bundles[0], float("nan")
     return {
         "parameters": described[0].get("parameters") or nothing,

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from src.errors import UserError
 
@@ -61,6 +61,13 @@ def locked(path: Path) -> Iterator[None]:
             print(f"waiting for another process that holds {path}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def written_lines(path: Path) -> Iterator[TextIO]:
+    """Give a text file to be written line by line, as csv.writer wants it; there after the block, whole, or not at all."""
+    with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        yield file
 
 
 def write_text(path: Path, text: str) -> None:

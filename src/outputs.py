@@ -27,12 +27,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO
 
 from src import recording_time
 from src.batch import outcome_of
 from src.competition import NOCALL
-from src.files import written_whole
+from src.files import written_lines
 from src.parts import Parts
 from src.recipe import Recipe
 from src.recording_files import Recording, output_path
@@ -62,7 +61,7 @@ def write_tables(
     A recording that failed has no table, not even one of an earlier run. Returns the number of detections, and the tally.
     """
     number, tally = 0, Tally()
-    with _written_csv(tables.detections) as file, written_status(tables.status) as add_status:
+    with written_lines(tables.detections) as file, written_status(tables.status) as add_status:
         detections = csv.writer(file, lineterminator="\n")
         detections.writerow(COLUMNS)
         for recording in recordings:
@@ -98,16 +97,10 @@ def write_status(path: Path, outcomes: Iterable[Outcome]) -> Tally:
 
 def write_submission(path: Path, row_ids: Iterable[str], answers: Iterable[Iterable[str]]) -> None:
     """Write `row_id,birds`: codes sorted and separated by spaces, `nocall` where there are none."""
-    with _written_csv(path) as file:
+    with written_lines(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("row_id", "birds"))
         writer.writerows((row_id, " ".join(sorted(codes)) or NOCALL) for row_id, codes in zip(row_ids, answers))
-
-
-@contextmanager
-def _written_csv(path: Path) -> Iterator[TextIO]:
-    with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        yield file
 
 
 def _began(outcome: Outcome, utc_offset_hours: float | None) -> datetime | None:
@@ -120,7 +113,7 @@ def _raven(folder: Path | None, recording: Recording, outcome: Outcome, recipe: 
     if folder is None:
         yield lambda *_: None
         return
-    with _written_csv(output_path(folder, recording.name, RAVEN_SUFFIX)) as file:
+    with written_lines(output_path(folder, recording.name, RAVEN_SUFFIX)) as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, escapechar="\\")
         writer.writerow(RAVEN_COLUMNS)
         high = min(recipe.fmax_hz, outcome.sample_rate / 2)
@@ -142,7 +135,7 @@ def _audacity(folder: Path | None, recording: Recording) -> Iterator:
     if folder is None:
         yield lambda *_: None
         return
-    with _written_csv(output_path(folder, recording.name, AUDACITY_SUFFIX)) as file:
+    with written_lines(output_path(folder, recording.name, AUDACITY_SUFFIX)) as file:
         yield lambda start, end, species: file.write(f"{start:.6f}\t{end:.6f}\t{species}\n")
 
 

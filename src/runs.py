@@ -7,7 +7,6 @@ runs/<model>/fold<k>/bundle/        what goes to the field
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -187,22 +186,21 @@ def write_run(
 def is_finished(folder: Path, settings: str) -> bool:
     """Whether the fold in `folder` is trained whole, with these settings."""
     try:
-        described = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        same = described["settings"] == settings
+        same = described(folder).get("settings") == settings
         return same and bool(bundle.load(folder / "bundle")) and (folder / "oof.parquet").is_file()
-    except (OSError, ValueError, KeyError, UserError):
+    except (OSError, UserError):
         return False
 
 
 def check_alike(folders: Sequence[Path]) -> None:
     """Raise UserError if folds of a run were trained by different recipes or on other windows: they are no one model's."""
-    described = {}
+    known = {}
     for folder in folders:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            one = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            described[folder] = {**one["recipe"], "prepared windows": one["windows"]["sha256"]}
-    for folder, one in described.items():
-        first, expected = next(iter(described.items()))
+        one = described(folder)
+        if "recipe" in one and "windows" in one:
+            known[folder] = {**one["recipe"], "prepared windows": one["windows"].get("sha256")}
+    for folder, one in known.items():
+        first, expected = next(iter(known.items()))
         for name in sorted(expected.keys() | one.keys()):
             if one.get(name) != expected.get(name):
                 raise UserError(
@@ -213,10 +211,16 @@ def check_alike(folders: Sequence[Path]) -> None:
 
 def source_of(folder: Path) -> dict:
     """Where the recordings of a fold are, as layouts.DataSource gives it; {} if it does not say."""
+    return described(folder).get("source", {})
+
+
+def described(folder: Path) -> dict:
+    """What run.json says of a fold; {} if it is not there or damaged."""
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["source"]
-    except (OSError, ValueError, KeyError):
+        found = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def compare_with_bundle(

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-from src.files import written_whole
+from src.files import written_lines
 
 OK, TRUNCATED, FAILED = "ok", "truncated", "failed"
 COLUMNS = ("file", "status", "seconds", "reason")
@@ -86,11 +86,10 @@ class Tally:
 @contextmanager
 def written_status(path: Path) -> Iterator[Callable[[Outcome], None]]:
     """Give a function that adds a recording to the status.csv at `path`, which is there whole after the block, or not at all."""
-    with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+    with written_lines(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         yield lambda one: writer.writerow([as_text(one.file), one.status, round(one.seconds, 3), as_text(one.reason)])
-        file.flush()
 
 
 def as_text(name: str) -> str:

@@ -4,6 +4,7 @@
     python predict.py --model runs/b6 RECORDING_OR_FOLDER... -o detections.csv
     python predict.py --model runs/b6 forest -o forest.csv --jobs -1 --raven tables --clips clips    # a process a core
     python predict.py --model runs/b6 forest -o forest.csv --parquet matrices --plot pictures --utc-offset -4
+    python predict.py --model runs/b6 dawn.flac -o dawn.csv --profile                # and where the time went
     python predict.py --model runs/b6 /shared/forest -o /shared/forest.csv --backend dask --scheduler tcp://10.0.0.1:8786
 
 --model is a bundle, a fold, a run (all its folds as an ensemble) or several. Files are read in blocks: a long one needs no
@@ -93,6 +94,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     work.add_argument("--threads", type=int, help="of the network in each process (default: 2 for one job, else 1)")
     work.add_argument("--backend", choices=["loky", "dask", "ray"], default="loky", help="this machine, or a cluster")
     work.add_argument("--scheduler", default="", metavar="ADDRESS", help="of the cluster, as tcp://10.0.0.1:8786")
+    work.add_argument("--profile", action="store_true", help="say at the end where the CPU time went (--jobs 1)")
     arguments = parser.parse_args(argv)
     if bool(arguments.audio) == bool(arguments.test_csv):
         parser.error("give either --test-csv or recordings")
@@ -104,14 +106,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--threshold is a probability, from 0 to 1")
     if arguments.utc_offset is not None and not -12 <= arguments.utc_offset <= 14:
         parser.error("--utc-offset is in hours, from -12 to 14")
+    if arguments.profile and (arguments.jobs != 1 or arguments.backend != "loky"):
+        parser.error("--profile sees this process only: leave --jobs and --backend out")
     if arguments.test_csv and (given := [name for name in FOLDERS if getattr(arguments, name)]):
         parser.error(f"--{given[0]} is for recordings, not for --test-csv")
     return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Load the model, answer, and say what could not be answered."""
+    """Answer, and say where the time went if that is asked."""
     arguments = parse(argv)
+    if not arguments.profile:
+        return answer(arguments)
+    from src.profiling import profiled
+
+    with profiled(sys.stderr, ("src.answering",) if arguments.test_csv else ("src.detecting", "src.outputs")):
+        return answer(arguments)
+
+
+def answer(arguments: argparse.Namespace) -> int:
+    """Load the model, answer, and say what could not be answered."""
     from src import bundle
     from src.batch import Question
     from src.files import locked
@@ -139,9 +153,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"threshold {core.threshold} was never fitted: run python evaluate.py on the run", file=sys.stderr)
 
     workers = Workers(arguments.jobs, arguments.backend, arguments.scheduler)
-    answer = answer_rows if arguments.test_csv else answer_files
+    answer_all = answer_rows if arguments.test_csv else answer_files
     with locked(parts_folder(output) / "lock"):
-        tally = answer(arguments, question, workers, output, status)
+        tally = answer_all(arguments, question, workers, output, status)
     print(tally.describe(status), file=sys.stderr)
     return int(not tally.whole)
 

@@ -31,6 +31,7 @@ import pandas as pd
 
 from src.audio import AUDIO_SUFFIXES
 from src.errors import UserError
+from src.soundscape import NOCALL
 from src.storage import Stamp, is_remote, listing, name_of, place, read_text
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 # All-nocall scored this on the public board: what is known of how many rows of a soundscape are empty.
 PUBLIC_NOCALL_SHARE = 0.544
-NOCALL = "nocall"
 UNKNOWN = "?"  # a timed label of something that is no class
 MISSING = "missing from disk"
 NOWHERE = Stamp(-1, "")

@@ -30,11 +30,11 @@ from pathlib import Path
 
 from src import recording_time
 from src.batch import outcome_of
-from src.competition import NOCALL
 from src.files import written_lines
 from src.parts import Parts
 from src.recipe import Recipe
 from src.recording_files import Recording, output_path
+from src.soundscape import NOCALL
 from src.status import FAILED, Outcome, Tally, as_text, written_status
 
 COLUMNS = ("file", "start_s", "end_s", "species", "probability", "start_utc")

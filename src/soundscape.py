@@ -16,6 +16,7 @@ import numpy as np
 from src.calibration import logit
 from src.errors import UserError
 
+NOCALL = "nocall"  # how a row without birds is answered
 ROW_SECONDS = 5.0
 BESIDE_SECONDS = 0.01  # rows are neighbours where one begins within so much of the other's end
 

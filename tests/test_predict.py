@@ -183,6 +183,20 @@ def test_a_file_is_answered_alike_whatever_the_blocks_it_is_read_in(forest, tone
         np.testing.assert_allclose(whole.probabilities, cut.probabilities, atol=2e-4)
 
 
+def test_a_profile_says_where_the_time_went_and_its_stages_add_up(forest, tone_bundle, tmp_path):
+    recording = forest / "test_audio/a.flac"
+    done = run("predict.py", "--model", tone_bundle.folder, recording, "-o", tmp_path / "d.csv", "--profile")
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.partition("CPU seconds\n")[2].splitlines()
+    seconds = {line[2:28].strip(): float(line[28:37]) for line in lines}
+    together = seconds.pop("together")
+    assert {"imports", "decode", "log-mel and network"} <= set(seconds)
+    assert sum(seconds.values()) == pytest.approx(together, abs=0.01)
+    assert min(seconds.values()) > 0, "no stage is counted in another"
+    refused = run("predict.py", "--model", tone_bundle.folder, recording, "--profile", "--jobs", "2", cwd=tmp_path)
+    assert refused.returncode == 2 and "--profile sees this process only" in refused.stderr
+
+
 def prediction(seconds: float, window: float, hop: float, values: np.ndarray | None = None) -> Prediction:
     """A prediction whose windows are as WindowStream cuts them; one species, by default the window's number."""
     number = 1 if seconds <= window else int(np.ceil((seconds - window) / hop)) + 1

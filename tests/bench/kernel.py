@@ -22,12 +22,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from sounds import write_noise  # noqa: E402
+from untrained import NETWORKS, untrained  # noqa: E402
+
 
 def main() -> None:
     """Make everything, run the script, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, action="append", help="bundle, fold or run, instead of an untrained one")
-    parser.add_argument("--network", choices=["b0", "tiny"], default="b0", help="an untrained one for 264 species")
+    parser.add_argument("--network", choices=NETWORKS, default="b0", help="an untrained one for 264 species")
     parser.add_argument("--files", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=2.0, help="of each file")
     parser.add_argument("--wheels", type=Path, help="as for build.py")
@@ -64,52 +67,17 @@ def build(models: list[Path], output: Path, wheels: Path | None) -> None:
 
 def lay_out(root: Path, dataset: Path, files: int, minutes: float) -> None:
     """Folders as on Kaggle, with noise and whistles at 32 kHz as test audio, and a row for each 5 s of it."""
-    import numpy as np
-    import soundfile
-
-    rate, seconds = 32000, round(minutes * 60)
+    seconds = round(minutes * 60)
     data = root / "input/birdsong-recognition"
-    (data / "test_audio").mkdir(parents=True)
-    (root / "working").mkdir()
+    (root / "working").mkdir(parents=True)
+    (root / "input").mkdir()
     (root / "input/birdcall-code").symlink_to(dataset.resolve())
-    generator = np.random.default_rng(0)
     rows = ["site,row_id,seconds,audio_id"]
     for number in range(files):
         name = f"file{number}"
-        with soundfile.SoundFile(data / f"test_audio/{name}.mp3", "w", rate, 1) as audio:
-            for second in range(seconds):
-                time_s = second + np.arange(rate) / rate
-                whistle = (
-                    0.1 * np.sin(2 * np.pi * (3000 + 500 * np.sin(2 * np.pi * 3 * time_s)) * time_s) * (second % 7 == 0)
-                )
-                audio.write((generator.normal(0, 0.01, rate) + whistle).astype(np.float32))
-        rows += [f"site_1,site_1_{name}_{end},{end},{name}" for end in range(5, seconds + 1, 5)]
+        write_noise(data / f"test_audio/{name}.mp3", seconds, number)
+    rows += [f"site_1,site_1_{name}_{end},{end},{name}" for end in range(5, seconds + 1, 5)]
     (data / "test.csv").write_text("\n".join(rows) + "\n")
-
-
-def untrained(run: Path, network: str) -> Path:
-    """A run of one fold with random weights, for 264 species; B0 hears the log-mel of 5 s at 32 kHz as train.py's does."""
-    import keras
-    import tensorflow as tf
-
-    from src import backbones, bundle, classifier, heads
-    from src.recipe import changed, preset
-
-    labels = tuple(f"bird{number}" for number in range(264))
-    recipe = changed(preset("default"), backbone="tiny")
-    if network == "tiny":
-        below = classifier.body(recipe, backbones.get("tiny"))
-    else:
-        db = keras.Input(recipe.image_shape)
-        image = keras.layers.Resizing(224, 224)(classifier.Image(recipe.level_bands)(db))
-        image = keras.layers.Concatenate()([image, image, image])
-        b0 = keras.applications.EfficientNetB0(include_top=False, weights=None, pooling="avg")
-        below = keras.Model(db, b0(image, training=False))
-    model = classifier.with_head(below, heads.build(labels, below.output.shape[1], recipe))
-    folder = run / "fold0/bundle"
-    classifier.export(classifier.with_front_end(model, recipe), folder)
-    bundle.write(folder, network, labels, recipe, {"tensorflow": tf.__version__})
-    return run
 
 
 if __name__ == "__main__":

@@ -1,0 +1,41 @@
+"""An untrained bundle for 264 species: what a network costs does not depend on its weights.
+
+untrained(Path("run"), "b0")                 # EfficientNet B0 on the log-mel of 5 s as it is, 128 by 313
+untrained(Path("run"), "b0_224")             # and resized to 224 by 224, as train.py gives it to the published module
+untrained(Path("run"), "tiny")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+NETWORKS = ("b0", "b0_224", "tiny")
+LABELS = 264
+
+
+def untrained(run: Path, network: str = "b0") -> Path:
+    """Write RUN/fold0/bundle with random weights; returns RUN."""
+    import keras
+    import tensorflow as tf
+
+    from src import backbones, bundle, classifier, heads
+    from src.recipe import changed, preset
+
+    keras.utils.set_random_seed(0)
+    labels = tuple(f"bird{number}" for number in range(LABELS))
+    recipe = changed(preset("default"), backbone="tiny")
+    if network == "tiny":
+        below = classifier.body(recipe, backbones.get("tiny"))
+    else:
+        db = keras.Input(recipe.image_shape)
+        image = classifier.Image(recipe.level_bands)(db)
+        if network == "b0_224":
+            image = keras.layers.Resizing(224, 224)(image)
+        image = keras.layers.Concatenate()([image, image, image])
+        b0 = keras.applications.EfficientNetB0(include_top=False, weights=None, pooling="avg")
+        below = keras.Model(db, b0(image, training=False))
+    model = classifier.with_head(below, heads.build(labels, below.output.shape[1], recipe))
+    folder = run / "fold0/bundle"
+    classifier.export(classifier.with_front_end(model, recipe), folder)
+    bundle.write(folder, network, labels, recipe, {"tensorflow": tf.__version__})
+    return run

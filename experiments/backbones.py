@@ -22,6 +22,7 @@ from src.errors import run_script
 IMAGES = ("mobilenet_v2_035", "mobilenet_v2", "efficientnet_lite0")
 FROZEN = (*IMAGES, "yamnet")
 BIRDNET = "birdnet_stm32 frozen (trained on birds)"
+EVERY_WINDOW = {"windows_per_recording": 0, "quiet_share": 0.0}
 TWO_FOLDS = 2
 EPOCHS = 10
 
@@ -63,12 +64,24 @@ STUDY = Study(
 
 
 def with_birdnet(path: Path | None) -> Study:
-    """The study with the trial of a model by path, if there is one."""
+    """The study with the trials of a model by path, if there is one."""
     if not path:
         return STUDY
     frozen, fine_tuned = STUDY.questions
-    trials = (*frozen.trials, Trial(BIRDNET, backbone=str(path.resolve())))
-    return replace(STUDY, questions=(replace(frozen, trials=trials), fine_tuned))
+    model = str(path.resolve())
+    default = Trial(BIRDNET, backbone=model)
+    trained_on_birds = Question(
+        "A network that was trained on birds: logistic regression on its embeddings, and the default's head, five folds",
+        (
+            Trial("birdnet_stm32, logistic regression, all windows", EVERY_WINDOW, backbone=model, logistic=True),
+            Trial("birdnet_stm32, logistic regression, the default's windows", backbone=model, logistic=True),
+            Trial("birdnet_stm32, the default's head, all windows", EVERY_WINDOW, backbone=model),
+            default,
+        ),
+        "The baseline is scikit-learn's, its regularisation the default, on standardised embeddings of windows of birds.",
+    )
+    questions = (replace(frozen, trials=(*frozen.trials, default)), trained_on_birds, fine_tuned)
+    return replace(STUDY, questions=questions)
 
 
 def run() -> int:

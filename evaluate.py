@@ -4,8 +4,9 @@
     python evaluate.py runs/*                                 # and a table that compares them, with their ensemble
     python evaluate.py --submission submissions/submission.csv --truth truth.csv      # the competition's score
 
-Writes RUN/evaluation.json, per_species.csv, confusions.csv, errors.csv, evaluation.png and errors.png, keeps the soundscapes
-that it mixes and their answers in RUN/fold*/soundscapes.parquet, and of several runs a comparison as CSV, Markdown and HTML.
+Writes RUN/evaluation.json, per_species.csv, confusions.csv, errors.csv, evaluation.png and errors.png, keeps the truth of the
+soundscapes that it mixes and their answers in RUN/fold*/soundscapes.parquet, and of several runs a comparison as
+CSV, Markdown and HTML.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src import options
 from src.errors import UserError, run_script
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/comparison"), help="of several (%(default)s)")
     parser.add_argument("--data", default="", help="where the recordings are now (default: where training found them)")
+    options.add_storage(parser)
     parser.add_argument(
         "--nocall-share",
         type=float,
@@ -77,17 +80,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate_runs(arguments: argparse.Namespace) -> tuple[list[EvaluatedRun], int]:
     """Evaluate each run, and compare them if several were given. Returns them, and 1 if one of them failed."""
-    from src import evaluated_run, evaluation
+    from src import evaluated_run, evaluation, storage
     from src.competition import PUBLIC_NOCALL_SHARE
-    from src.storage import absolute
 
+    storage.configure(arguments.storage_option)
     settings = evaluated_run.Settings(
         nocall_share=arguments.nocall_share or PUBLIC_NOCALL_SHARE,
         draws=arguments.bootstrap,
         seed=arguments.seed,
         data=arguments.data,
         minutes=0 if arguments.no_soundscapes else arguments.minutes,
-        background=absolute(arguments.background),
+        background=storage.absolute(arguments.background),
         keep_audio=arguments.keep_soundscapes,
     )
     given = list({path.resolve(): path for path in reversed(arguments.run)}.values())[::-1]

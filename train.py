@@ -16,6 +16,7 @@ README's tables.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -67,6 +68,7 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
         from src import (
             backbones,
             devices,
+            files,
             folds,
             layouts,
             lighter,
@@ -103,32 +105,39 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
     network = networks.open_network(backbone, recipe, split.labels, arguments.weights, strategy, arguments.workers)
     settings = f"{recipe!r} {split.digest} {prepared.digest} {network.identity}"
     place = networks.Place(paths.fold_folder(arguments.output or paths.RUNS / backbone.name, fold), settings)
-    if runs.is_finished(place.folder, settings) and not arguments.restart:
-        print(f"{place.folder} is trained already with these settings; --restart trains anew", file=sys.stderr)
-        return 0
-    go_on_or_begin(place, arguments, devices.is_chief(strategy))
-    if recipe.vae_copies:
-        prepared = vae_windows.extended(prepared, split, recipe, place.folder, strategy, arguments.workers)
-        split = splits.split_fold(prepared, table, fold, recipe)
+    with contextlib.ExitStack() as alone:
+        if devices.is_chief(strategy):
+            alone.enter_context(files.locked(place.folder / ".lock"))  # one training a folder at a time
+        if runs.is_finished(place.folder, settings, arguments.int8) and not arguments.restart:
+            print(f"{place.folder} is trained already with these settings; --restart trains anew", file=sys.stderr)
+            return 0
+        go_on_or_begin(place, arguments, devices.is_chief(strategy))
+        if recipe.vae_copies:
+            prepared = vae_windows.extended(prepared, split, recipe, place.folder, strategy, arguments.workers)
+            split = splits.split_fold(prepared, table, fold, recipe)
 
-    history, embedding_cpu_seconds = History(place.folder), 0.0
-    if network.has_head_stage:
-        store = paths.embeddings_folder(root, data)
-        clips = options.clips_of(arguments, prepared.recipe)
-        embeddings, embedding_cpu_seconds = network.embed(prepared, recordings, store, clips)
-        logits = network.fit_head(embeddings, split, place, history)
-    if network.is_fine_tuned:
-        logits = network.fine_tune(prepared, split, place, history)
+        history, embedding_cpu_seconds = History(place.folder), 0.0
+        if network.has_head_stage:
+            store = paths.embeddings_folder(root, data)
+            clips = options.clips_of(arguments, prepared.recipe)
+            embeddings, embedding_cpu_seconds = network.embed(prepared, recordings, store, clips)
+            logits = network.fit_head(embeddings, split, place, history)
+        if network.is_fine_tuned:
+            logits = network.fine_tune(prepared, split, place, history)
 
-    predictions = training.out_of_fold(logits, split)
-    if devices.is_chief(strategy):
-        history.draw()
-        oof.write(place.folder, predictions)
-        spent = vae_windows.cpu_seconds(place.folder) + embedding_cpu_seconds + float(history.table().cpu_seconds.sum())
-        about = runs.about(prepared, network, split, fold, spent)
-        differences = runs.publish(place.folder, network, recordings, predictions, about, arguments.int8)
-        runs.write_run(place, prepared, network, split, started, spent, differences)
-    devices.together(strategy)
+        predictions = training.out_of_fold(logits, split)
+        if devices.is_chief(strategy):
+            history.draw()
+            oof.write(place.folder, predictions)
+            spent = (
+                vae_windows.cpu_seconds(place.folder) + embedding_cpu_seconds + float(history.table().cpu_seconds.sum())
+            )
+            about = runs.about(prepared, network, split, fold, spent)
+            learned = split.windows[split.train] if arguments.int8 else None
+            differences = runs.publish(place.folder, network, recordings, predictions, about, learned)
+            costs = spent, embedding_cpu_seconds
+            runs.write_run(place, prepared, network, split, started, costs, differences)
+        devices.together(strategy)
 
     by_window, by_recording = oof.accuracies(oof.as_arrays(predictions, split.labels))
     print(f"fold {fold}: window accuracy {by_window:.3f}, recording accuracy {by_recording:.3f}")
@@ -149,6 +158,8 @@ def go_on_or_begin(place: Place, arguments: argparse.Namespace, chief: bool) -> 
         raise UserError(f"{place.folder}: no checkpoint there, so there is nothing to resume")
     if begun and not arguments.restart:
         place.check()
+        if chief:
+            runs.remove_parts(place.folder)
         print(f"going on after the last finished epoch in {place.folder}; --restart trains anew", file=sys.stderr)
     elif chief:
         runs.begin(place.folder)

@@ -34,6 +34,7 @@ STUDY = Study(
             "mobilenet_v2_035 fine-tuned, two folds",
             (
                 fine_tuned("Adam 1e-3", ADAM),
+                fine_tuned("Adam 3e-4", {**ADAM, "learning_rate": 3e-4}),
                 fine_tuned("RMSprop 1e-3", RMSPROP),
                 fine_tuned("RMSprop 3e-4", {**RMSPROP, "learning_rate": 3e-4}),
             ),

@@ -1,8 +1,8 @@
 """A question of the study: its trials, run one after the other, its rows and its table written as they come.
 
-    STUDY = Study("augmentation", "Offline augmentation", "python -m ...", (Question("...", trials), ...))
+    STUDY = Study("augmentation", "Offline augmentation, one by one", (Question("...", trials), ...))
     if __name__ == "__main__":
-        run_script(lambda: main(STUDY, parse(__doc__, None)))
+        run_script(lambda: main(STUDY, parser(__doc__).parse_args()))
 
 Run again, it does what is not yet in the CSV, whatever ended it. Of what is fine-tuned, one seed of all trials comes before
 the next seed, so that a table is there early.

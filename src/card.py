@@ -41,7 +41,8 @@ def text(contents: Mapping) -> str:
     lines += ["", "## How good it is", ""]
     scores = {told: contents["scores"][name] for name, told in SCORES.items() if name in contents["scores"]}
     if scores:
-        lines += ["Out of fold: on recordings, sources and days that it never heard.", "", "| | |", "|---|---|"]
+        told = "Out of fold, all folds evaluated together: each fold's model on recordings, sources and days that it never heard."
+        lines += [told, "", "| | |", "|---|---|"]
         lines += [f"| {told} | {value:.3f} |" for told, value in scores.items()]
     else:
         lines += ["It was not evaluated: run `python evaluate.py` on its run. Its threshold means nothing yet."]

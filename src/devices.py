@@ -146,6 +146,18 @@ def agree(strategy: tf.distribute.Strategy, variables: Sequence[keras.Variable])
 
 
 @contextmanager
+def exact() -> Iterator[None]:
+    """Compute on the processor in full precision, whatever training ran on: what is compared to the last digits."""
+    shortened = tf.config.optimizer.get_experimental_options().get("auto_mixed_precision", False)
+    tf.config.optimizer.set_experimental_options({"auto_mixed_precision": False})
+    try:
+        with tf.device("/CPU:0"):
+            yield
+    finally:
+        tf.config.optimizer.set_experimental_options({"auto_mixed_precision": shortened})
+
+
+@contextmanager
 def memory(batch_size: int) -> Iterator[None]:
     """Around what computes batches: being out of memory is a sentence that names the batch size to try."""
     try:

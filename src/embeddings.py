@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from src.shards import Prepared
 
 
+VERSION = (
+    2  # of what lies between a stored window and a network: raise it when that changes, and what is kept is made anew
+)
+
+
 def embed_images(
     body: keras.Model, identity: str, prepared: Prepared, store: Path, batch_size: int = 32, workers: int = 2
 ) -> tuple[np.ndarray, float]:
@@ -103,7 +108,7 @@ def _by_shard(
 
 def _places(identity: str, prepared: Prepared, store: Path) -> Iterator[tuple[int, Path]]:
     """(shard, file of its features). A shard's content names it; its place among others does not."""
-    name = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    name = hashlib.sha256(f"{VERSION} {identity}".encode()).hexdigest()[:12]
     for shard, content in enumerate(prepared.contents):
         if (prepared.index.shard == shard).any():
             yield shard, store / name / f"{prepared.recipe.prepared_id}-{shard:05d}-{content}.npy"

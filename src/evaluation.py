@@ -79,10 +79,13 @@ class _Judged:
 
 
 def folds_of(run: Path) -> list[Path]:
-    """The finished folds of a run (or the one fold given). Raises UserError if there are none."""
+    """The folds of a run (or the one fold given). Raises UserError if there are none, or one was stopped before its bundle."""
     folders = (
         [run] if (run / "oof.parquet").is_file() else sorted(path.parent for path in run.glob("fold*/oof.parquet"))
     )
+    for folder in folders:
+        if not (folder / "bundle/bundle.json").is_file():
+            raise UserError(f"{folder}: no bundle there, so it was stopped at its end; run its train.py again")
     if not folders:
         what = "no such folder" if not run.exists() else "no run" if not run.is_dir() else "no finished fold there"
         raise UserError(f"{run}: {what}; train.py writes them to runs/MODEL/foldK")

@@ -17,9 +17,6 @@ from src.devices import Share
 from src.recipe import Recipe
 from src.splits import Split
 
-# A feature that hardly varies is not blown up to the others' size: an unseen window may be anywhere in it.
-LEAST_VARIANCE = 0.3  # of the features' mean variance, added to each
-
 
 @keras.saving.register_keras_serializable("birdcall")
 class Standardise(layers.Layer):
@@ -35,11 +32,14 @@ class Standardise(layers.Layer):
         """See the class."""
         return (features - self.mean) * self.scale
 
-    def fit(self, features: np.ndarray) -> None:
-        """Take mean and deviation from float32 [windows, features]."""
+    def fit(self, features: np.ndarray, least_variance: float) -> None:
+        """Take mean and deviation from float32 [windows, features].
+
+        least_variance: of the features' mean variance, added to each: an unseen window may be anywhere in one that hardly varies
+        """
         variance = features.var(axis=0, dtype=np.float64)
         self.mean.assign(features.mean(axis=0, dtype=np.float64).astype(np.float32))
-        floor = LEAST_VARIANCE * variance.mean() + 1e-12
+        floor = least_variance * variance.mean() + 1e-12
         self.scale.assign((1 / np.sqrt(variance + floor)).astype(np.float32))
 
 
@@ -55,7 +55,7 @@ def build(labels: Sequence[str], features: int, recipe: Recipe, example: np.ndar
     rare = keras.initializers.Constant(-np.log(max(len(labels) - 1, 1)))
     logits = layers.Dense(len(labels), bias_initializer=rare, dtype="float32", name="logits")(hidden)
     if example is not None:
-        standardise.fit(example)
+        standardise.fit(example, recipe.least_variance)
     return keras.Model(given, logits, name="head")
 
 

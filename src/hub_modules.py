@@ -127,8 +127,9 @@ def _check_network(host: str) -> None:
 class HubLayer(keras.layers.Layer):
     """A loaded TF-Hub module as a Keras 3 layer: float32 (batch, height, width, 3) -> (batch, features).
 
-    hub.KerasLayer refuses Keras 3. Here each of the module's variables becomes a weight of this layer; dropout works only
-    when training a layer that is trainable, and batch statistics move only then and with `batch_statistics`.
+    hub.KerasLayer refuses Keras 3. Here each of the module's variables becomes a weight of this layer; the module's own dropout
+    works, and its batch statistics move, only when training a layer that is trainable, and with `batch_statistics`: a module
+    has one switch for both.
 
     batch_statistics: False: batch norm always uses the stored statistics, though weights train. For few unfrozen layers or
         small batches, whose own statistics say little.
@@ -174,16 +175,18 @@ class HubLayer(keras.layers.Layer):
 
         A layer is what comes before the last dot of a variable's name. Modules list their variables in any order, so that of
         the layers is read from the graph: by how deep below the input a layer's first variable is used. The layer must have
-        been called. Weights that were frozen since are among them.
+        been called. Weights that were frozen since are among them; those that its answer does not depend on are not.
         """
         learnable = self._learnable()
         deep = layer_order.depths(self._traced(self._image_shape), [variable for variable, _ in learnable])
         depth_of: dict[str, float] = {}
         groups: dict[str, list[keras.Variable]] = {}
         for (_, weight), depth in zip(learnable, deep):
+            if depth is None:
+                continue
             name = weight.name.rpartition(".")[0]
             groups.setdefault(name, []).append(weight)
-            depth_of[name] = min(depth_of.get(name, math.inf), math.inf if depth is None else depth)
+            depth_of[name] = min(depth_of.get(name, math.inf), depth)
         return sorted(groups.items(), key=lambda group: depth_of[group[0]])
 
 

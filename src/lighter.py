@@ -1,11 +1,11 @@
 """Lighter forms of an exported network: weights in float16, or all of it in bytes (int8), after a front end in float32.
 
-    export(network, listener, waveforms, folder, int8=True)     # front_end.tflite, model_float16.tflite, model_int8.tflite
+    export(network, listener, folder, examples)                 # front_end.tflite, model_float16.tflite, model_int8.tflite
     window_accuracy(network, folder, prepared, split)           # of the int8 one, on the validated windows
 
 The front end is never made lighter: in float16 its floor of 1e-8 becomes 0 and silence NaN, and in int8 it misses by 50 dB.
 int8 is post-training quantisation of weights and activations (Jacob et al. 2018), by TensorFlow's converter; the ranges of the
-activations are those that real windows of the fold give.
+activations are those that real windows give which the network learned from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import numpy as np
 from src import classifier
 from src.bundle import FLOAT16_FILE, FRONT_END_FILE, INT8_FILE
 from src.datasets import plain_batches, readable
-from src.errors import UserError
 from src.litert import Graph
 
 if TYPE_CHECKING:
@@ -28,22 +27,22 @@ if TYPE_CHECKING:
     from src.splits import Split
 
 
-def export(network: Network, listener: keras.Model, waveforms: np.ndarray, folder: Path, int8: bool) -> None:
+def export(network: Network, listener: keras.Model, folder: Path, examples: np.ndarray | None = None) -> None:
     """Write the lighter forms into `folder`. A network of audio is its own front end: it has a float16 form only, in one file.
 
-    listener: the whole of it; waveforms: of real windows: float32 array [windows, samples]
-    Raises UserError if int8 is asked of a network of audio.
+    listener: the whole of it; examples: real windows for the ranges of int8: float32 array [windows, samples]; None: no int8
+    Raises ValueError if int8 is asked of a network of audio.
     """
     if network.body is None:
-        if int8:
-            raise UserError(f"--int8: {network.backbone.name} hears audio; leave it out")
+        if examples is not None:
+            raise ValueError(f"{network.backbone.name} hears audio: it has no front end to be followed by bytes")
         classifier.export(listener, folder, {FLOAT16_FILE: classifier.half})
         return
     front_end, after = _cut(network)
     classifier.export(front_end, folder, {FRONT_END_FILE: classifier.whole})
     forms = {FLOAT16_FILE: classifier.half}
-    if int8:
-        images = [np.asarray(front_end(waveform[None])) for waveform in waveforms]  # (1, mels, frames, 1) each
+    if examples is not None:
+        images = [np.asarray(front_end(waveform[None])) for waveform in examples]  # (1, mels, frames, 1) each
         forms[INT8_FILE] = lambda converter: classifier.in_bytes(converter, images)
     classifier.export(after, folder, forms)
 

@@ -31,9 +31,14 @@ def train(script: Path, argv: list[str], arguments: argparse.Namespace) -> int:
     numbers = sorted(set(folds.read_folds(arguments.folds).fold))
     wanted = numbers if arguments.fold == "all" else [int(arguments.fold)]
     several = len(arguments.model) > 1
+    names = [backbones.get(model, arguments.sample_rate, arguments.window_seconds).name for model in arguments.model]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"--model: two of them are called {name}, and would share a folder; train them one by one with -o"
+            )
     tasks = []
-    for model in arguments.model:
-        name = backbones.get(model, arguments.sample_rate, arguments.window_seconds).name
+    for model, name in zip(arguments.model, names):
         run = arguments.output or paths.RUNS / name
         run = run / name if several and arguments.output else run
         tasks += [

@@ -147,7 +147,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--jobs", type=int, default=1, help="processes at once, where several folds or models are trained"
     )
-    where.add_argument("--workers", type=int, default=os.cpu_count(), help="threads that read and augment")
+    where.add_argument("--workers", type=_at_least_one, default=os.cpu_count(), help="threads that read and augment")
 
 
 def training_recipe(arguments: argparse.Namespace, prepared: Recipe, backbone: Backbone) -> Recipe:
@@ -158,11 +158,14 @@ def training_recipe(arguments: argparse.Namespace, prepared: Recipe, backbone: B
     frozen = arguments.freeze or (backbone.kind == "audio" and arguments.unfreeze is None)
     if arguments.augment == "vae" and backbone.kind == "audio":
         raise UserError(f"{backbone.name} hears audio, and an autoencoder makes spectrograms: leave --augment vae out")
+    if arguments.int8 and backbone.kind == "audio":
+        raise UserError(f"--int8: {backbone.name} hears audio, and has no spectrogram to begin at: leave it out")
     copies, masked = arguments.vae_copies, arguments.mask_secondary
     if arguments.secondary_weight is not None:
         masked = False
-    if arguments.augment != "vae" and copies:
-        raise UserError("--vae-copies is of --augment vae: give both or neither")
+    of_vae = ("vae_copies", "vae_epochs", "vae_spread", "vae_residue")
+    if arguments.augment != "vae" and (given := [name for name in of_vae if getattr(arguments, name) is not None]):
+        raise UserError(f"--{given[0].replace('_', '-')} is of --augment vae: give both or neither")
     return changed(
         preset(prepared.name).on_windows_of(prepared),
         backbone=backbone.name,
@@ -233,6 +236,12 @@ def _fold(text: str) -> str:
     if text != "all" and not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is neither a fold's number nor all")
     return text
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 up")
+    return int(text)
 
 
 def _layers(text: str) -> int:

@@ -35,17 +35,21 @@ def embeddings_folder(root: Place, data: Place) -> Path:
 def find_prepared(root: Place, data: Place) -> Place:
     """The folder of windows that prepare.py last finished for a data folder, or `root` itself if it is one.
 
-    Raises UserError if there is none.
+    Raises UserError if there is none, or only of another data folder of the same name.
     """
     with storage.reachable(root):
         if (root / "prepared.json").exists():
             return root
-        described = [
-            (_changed(path), str(path), path) for path in (root / storage.name_of(data)).glob("*/prepared.json")
-        ]
-    if not described:
+        found = list((root / storage.name_of(data)).glob("*/prepared.json"))
+    if not found:
         raise UserError(f"no windows are prepared for {data} under {root}: run python prepare.py --data {data}")
-    return max(described)[2].parent
+    ours = [path for path in found if _is_of(path, data)]
+    if not ours:
+        raise UserError(
+            f"{found[0].parent}: was prepared from {_source(found[0])}, not from {data}; run python prepare.py --data {data}, "
+            "or give the --data that it was prepared from"
+        )
+    return max((_changed(path), str(path), path) for path in ours)[2].parent
 
 
 def all_prepared(root: Place) -> Iterator[dict]:
@@ -65,6 +69,23 @@ def all_prepared(root: Place) -> Iterator[dict]:
         if f"{folder}/prepared.json" in files:
             described = json.loads(storage.read_text(root / folder / "prepared.json"))
         yield {"folder": root / folder, "bytes": size, **described}
+
+
+def _source(described: Place) -> str:
+    """The data folder that a prepared.json names; "" if it is damaged."""
+    try:
+        return json.loads(storage.read_text(described))["source"]["data"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _is_of(described: Place, data: Place) -> bool:
+    """Whether windows were prepared from a data folder. What cannot be told is left to whoever opens them."""
+    source, asked = _source(described), storage.absolute(str(data))
+    if source in ("", asked):
+        return True
+    remote = storage.is_remote(data) or "://" in source
+    return not remote and Path(source).resolve() == Path(asked).resolve()
 
 
 def _changed(path: Place) -> float:

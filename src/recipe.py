@@ -95,6 +95,7 @@ class Recipe:
     head_epochs: int = 30
     head_learning_rate: float = 1e-3
     head_weight_decay: float = 0.01
+    least_variance: float = 0.3  # of the features' mean variance, added to each: one that hardly varies is not blown up
 
     # Then, or for a network of our own from the start, all that is unfrozen.
     unfreeze: int = -1  # the last so many layers of the backbone; -1: all; 0: none, and the head is all
@@ -153,6 +154,9 @@ class Recipe:
             "class_balance",
             "call_weight",
             "patience",
+            "seed",
+            "augment_seed",
+            "least_variance",
         ):
             if getattr(self, name) < 0:
                 raise UserError(f"recipe: {name} must be 0 or more, not {getattr(self, name)}")
@@ -162,6 +166,8 @@ class Recipe:
         for name in ("secondary_target", "vae_residue"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"recipe: {name} must lie in [0, 1], not {getattr(self, name):g}")
+        if max(self.seed, self.augment_seed) >= 2**32:
+            raise UserError(f"recipe: a seed must be below 2**32, not {max(self.seed, self.augment_seed)}")
         if self.unfreeze < -1:
             raise UserError(f"recipe: unfreeze must be -1 (all layers), 0 or a number of layers, not {self.unfreeze}")
         if len(self.noise_amplitude) != 2 or not 0 <= self.noise_amplitude[0] <= self.noise_amplitude[1]:

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,12 +32,14 @@ from src.predictor import Predictor
 
 if TYPE_CHECKING:
     from src.networks import Network, Place
+    from src.recipe import Recipe
     from src.shards import Prepared
     from src.splits import Split
 
 EXPORT_TOLERANCE = 1e-3  # greatest difference in probability between Keras and the exported graph
 FLOAT16_TOLERANCE = 3e-2
-CHECKED_WINDOWS = 16
+CHECKED_WINDOWS = 16  # two a recording
+RANGED_WINDOWS = 64  # by which int8's ranges are set
 
 
 def versions() -> dict[str, str]:
@@ -68,6 +70,13 @@ def begin(folder: Path) -> None:
         path.unlink()
     for name in ("bundle", "tensorboard", "vae"):
         shutil.rmtree(folder / name, ignore_errors=True)
+    remove_parts(folder)
+
+
+def remove_parts(folder: Path) -> None:
+    """Take away half-written checkpoints of a training that was killed."""
+    for path in folder.glob(".checkpoint_*.part.npz"):
+        path.unlink()
 
 
 def has_begun(folder: Path) -> bool:
@@ -81,38 +90,38 @@ def publish(
     recordings: pd.DataFrame,
     oof: pd.DataFrame,
     about: dict | None = None,
-    int8: bool = False,
+    learned: pd.DataFrame | None = None,
 ) -> dict[str, float]:
     """Export the network to folder/bundle, once its answers on real audio of the fold are shown to be Keras's.
 
     recordings: columns filename, path; oof: the fold's windows, whose recordings are listened to
-    about: for the bundle's card; int8: also in bytes
+    about: for the bundle's card; learned: windows of the training side, to export in bytes, too, by the ranges they give
     returns: the greatest difference in probability, by precision. Raises UserError if float32's exceeds EXPORT_TOLERANCE or is
     not a number; no bundle is published then. A float16 that exceeds FLOAT16_TOLERANCE is left out, and said to be.
     """
-    from src import classifier, lighter
+    from src import classifier, devices, lighter
 
     part = folder / ".bundle.part"
     shutil.rmtree(part, ignore_errors=True)
     listener, recipe = network.listener(), network.bundle_recipe
-    path_of = dict(zip(recordings.filename, recordings.path))
-    waveforms = []
-    for filename in oof.filename.unique():
-        if filename in path_of and len(waveforms) < CHECKED_WINDOWS:
-            waveforms += [
-                window[0] for window in some_windows(path_of[filename], recipe, most=CHECKED_WINDOWS).values()
-            ]
-    if not waveforms:
+    waveforms = _waveforms(oof.filename.unique(), recordings, recipe, CHECKED_WINDOWS)
+    if not len(waveforms):
         raise UserError(f"{folder}: no recording of this fold is there to check the export on; is --data right?")
-    waveforms = np.stack(waveforms[:CHECKED_WINDOWS])
+    examples = None
+    if learned is not None:
+        examples = _waveforms(
+            learned.filename.drop_duplicates().sample(frac=1, random_state=0), recordings, recipe, RANGED_WINDOWS
+        )
     classifier.export(listener, part)
-    lighter.export(network, listener, waveforms, part, int8)
+    lighter.export(network, listener, part, examples)
     if network.is_chain:
         shutil.copyfile(network.audio.path, part / BACKBONE_FILE)
     chain = network.audio.pieces if network.is_chain else None
     name, labels, used = network.backbone.name, network.labels, versions()
     exported = bundle.write(part, name, labels, recipe, used, chain, about)
-    expected = np.asarray(listener(network.audio.embed(waveforms) if network.is_chain else waveforms))
+    # On the processor and in full precision, as it will be asked: a GPU's shorter floats differ by more than is allowed here.
+    with devices.exact():
+        expected = np.asarray(listener(network.audio.embed(waveforms) if network.is_chain else waveforms))
     differences = {
         precision: float(np.abs(Predictor([exported], precision=precision).probabilities(waveforms) - expected).max())
         for precision in exported.variants
@@ -128,6 +137,16 @@ def publish(
     shutil.rmtree(folder / "bundle", ignore_errors=True)
     part.rename(folder / "bundle")
     return differences
+
+
+def _waveforms(names: Iterable[str], recordings: pd.DataFrame, recipe: Recipe, most: int) -> np.ndarray:
+    """The first two windows of recordings until there are `most`: float32 [windows, samples]; who is absent is left out."""
+    path_of = dict(zip(recordings.filename, recordings.path))
+    found: list[np.ndarray] = []
+    for name in names:
+        if name in path_of and len(found) < most:
+            found += [window[0] for window in some_windows(path_of[name], recipe, most=2).values()]
+    return np.array(found[:most])
 
 
 def about(prepared: Prepared, network: Network, split: Split, fold: int, training_cpu_seconds: float) -> dict[str, str]:
@@ -150,13 +169,14 @@ def write_run(
     network: Network,
     split: Split,
     started: tuple[float, float],
-    training_cpu_seconds: float,
+    cpu_seconds: tuple[float, float],
     export_differences: dict[str, float],
 ) -> None:
     """Keep what this fold was, in run.json; written last, so it says that the fold is finished.
 
     started: perf_counter and process_time at the start
-    training_cpu_seconds: of all epochs, resumed or not, and of the embeddings and variants they learned from, whenever made
+    cpu_seconds: of all epochs, resumed or not, and of the embeddings and variants they learned from, whenever made; and of the
+        embeddings alone, which other folds share
     """
     write_json(
         place.folder / "run.json",
@@ -178,16 +198,18 @@ def write_run(
             "export_differences": export_differences,
             "wall_seconds": round(time.perf_counter() - started[0], 1),
             "cpu_seconds": round(time.process_time() - started[1], 1),
-            "training_cpu_seconds": round(training_cpu_seconds, 1),
+            "training_cpu_seconds": round(cpu_seconds[0], 1),
+            "embedding_cpu_seconds": round(cpu_seconds[1], 1),
         },
     )
 
 
-def is_finished(folder: Path, settings: str) -> bool:
-    """Whether the fold in `folder` is trained whole, with these settings."""
+def is_finished(folder: Path, settings: str, int8: bool = False) -> bool:
+    """Whether the fold in `folder` is trained whole, with these settings; int8: and exported in bytes, too."""
     try:
         same = described(folder).get("settings") == settings
-        return same and bool(bundle.load(folder / "bundle")) and (folder / "oof.parquet").is_file()
+        variants = bundle.load(folder / "bundle").variants
+        return same and (folder / "oof.parquet").is_file() and (not int8 or bundle.INT8 in variants)
     except (OSError, UserError):
         return False
 

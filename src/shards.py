@@ -69,9 +69,14 @@ class Prepared:
     added: Added | None = None
 
     @property
+    def own_contents(self) -> tuple[str, ...]:
+        """The checksums of the prepared shards, without those that were added to them."""
+        return self.contents if self.added is None else self.contents[: self.added.first]
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of the windows: of their shards' checksums."""
-        return sha256("\n".join(self.contents).encode()).hexdigest()
+        """SHA-256 of the prepared windows: of their shards' checksums. What is added is of one fold's training alone."""
+        return sha256("\n".join(self.own_contents).encode()).hexdigest()
 
     def local_shards(self, shards: Sequence[int]) -> Iterator[str]:
         """The paths of some shards' windows on this disk, in order; those of a remote folder are fetched ahead."""
@@ -95,8 +100,7 @@ class Prepared:
             contents = json.loads(storage.read_text(self.folder / "prepared.json"))["contents"]
         except (OSError, ValueError, KeyError):
             contents = None
-        own = self.contents if self.added is None else self.contents[: self.added.first]
-        if contents != list(own):
+        if contents != list(self.own_contents):
             raise UserError(f"{self.folder}: is being prepared anew; wait until prepare.py is done and run this again")
 
     def alike(self) -> list[list[str]]:

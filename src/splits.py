@@ -68,8 +68,11 @@ def split_fold(prepared: Prepared, folds: pd.DataFrame, fold: int, recipe: Recip
     held_out = windows.fold == fold
     # Augmented copies teach; what is validated is what was recorded.
     windows["side"] = np.where(~held_out, "train", np.where(windows["transform"] == "", "validation", ""))
+    # Stopping where the judged fold is best would flatter it; the next one tells when, and is not learned from.
+    watched = min(set(folds.fold) - {fold}, key=lambda other: (other < fold, other), default=fold)
+    unheard = [fold, watched] if recipe.patience else [fold]
     # A copy over a background that is validated, as nocall, would teach that very background.
-    validated = set(folds.filename[folds.fold == fold].str.rsplit("/", n=1).str[-1])
+    validated = set(folds.filename[folds.fold.isin(unheard)].str.rsplit("/", n=1).str[-1])
     mixed_in = (
         windows.background.str.rsplit("/", n=1).str[-1].isin(validated)
     )  # by its bare name: folders may be given anew
@@ -85,10 +88,9 @@ def split_fold(prepared: Prepared, folds: pd.DataFrame, fold: int, recipe: Recip
     train, validation = (windows.side == "train").to_numpy(), (windows.side == "validation").to_numpy()
     watch = np.zeros(len(windows), bool)
     if recipe.patience:
-        # Stopping where the judged fold is best would flatter it; the next one tells when, and is not learned from.
-        watched = windows.fold == min(set(folds.fold) - {fold}, key=lambda other: (other < fold, other))
-        watch = (watched & (windows.side == "train") & (windows["transform"] == "")).to_numpy()
-        train = train & ~watched.to_numpy()
+        of_watched = windows.fold == watched
+        watch = (of_watched & (windows.side == "train") & (windows["transform"] == "")).to_numpy()
+        train = train & ~of_watched.to_numpy()
     birds = (windows.ebird_code != NOCALL).to_numpy()
     for side, name in ((train, "to learn from"), (validation, "to validate on")):
         if not (side & birds).any():
@@ -120,6 +122,11 @@ def check_learnable(split: Split, fold: int, keep_going: bool = False) -> None:
         )
     unknown = sorted(asked - learned)
     if unknown and not keep_going:
+        if set(unknown) & set(code[split.watch]):
+            raise UserError(
+                f"fold {fold} validates {', '.join(unknown[:5])}, of which only the fold that --patience watches has recordings: "
+                "leave --patience out, or train with --keep-going"
+            )
         raise UserError(
             f"fold {fold} validates {', '.join(unknown[:5])}, of which no other fold has a recording: add some of another "
             "source, leave the species out of the data, or train with --keep-going"

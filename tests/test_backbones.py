@@ -256,6 +256,21 @@ def test_layers_that_a_module_lists_from_its_end_are_put_in_order(tmp_path, monk
     assert deep[0] < deep[2]
 
 
+def test_a_variable_that_the_answer_does_not_depend_on_is_no_layer_to_unfreeze():
+    class WithOneToSpare(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used = tf.Variable(tf.ones((3, 4)), name="used/kernel")
+            self.spare = tf.Variable(tf.ones((3, 4)), name="spare/kernel")
+
+        def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+            return tf.reduce_mean(images, axis=(1, 2)) @ self.used
+
+    layer = hub_modules.HubLayer(WithOneToSpare())
+    layer(keras.Input((8, 8, 3)))
+    assert [name for name, _ in layer.layer_groups()] == ["used"]
+
+
 def test_batch_statistics_may_stay_while_weights_train(tmp_path, monkeypatch):
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
     backbone = backbones.get("mobilenet_v2")

@@ -47,6 +47,13 @@ def test_what_is_passed_on_is_all_but_what_differs_between_them():
     assert many.without([*own[:5], *others, *own[5:]]) == others
 
 
+def test_two_models_of_one_name_would_share_a_folder_and_are_refused(prepared_sample, tmp_path):
+    arguments = ["--fold", 0, "--model", "tiny", "tiny", "--data", prepared_sample["data"]]
+    done = run("train.py", *arguments, cwd=prepared_sample["folder"])
+    assert done.returncode == 1
+    assert "two of them are called tiny" in done.stderr
+
+
 def test_workers_without_a_cluster_are_told_how_to_name_one(prepared_sample, monkeypatch):
     from src import devices
 

@@ -143,6 +143,26 @@ def test_early_stopping_watches_the_next_fold_which_is_then_not_learned_from(pre
     assert set(last.windows.fold[last.watch]) == {0}
 
 
+def test_a_copy_over_a_background_that_early_stopping_watches_is_not_learned_from(prepared_sample, split):
+    prepared, folds = prepared_sample["prepared"], prepared_sample["folds"]
+    name = folds.filename[(folds.fold == 1) & (folds.ebird_code == "nocall")].iloc[0].rsplit("/", 1)[-1]
+    copy = np.flatnonzero((prepared.index["transform"] == "noise") & (split.windows.fold == 2))[0]
+    mixed = replace(prepared, index=prepared.index.assign(background=np.where(prepared.index.index == copy, name, "")))
+    assert split_fold(mixed, folds, 0, preset("default")).train[copy]
+    assert not split_fold(mixed, folds, 0, preset("default", patience=3)).train[copy]
+
+
+def test_a_species_that_only_the_watched_fold_has_is_told_from_one_that_nobody_has(prepared_sample, split):
+    index = prepared_sample["prepared"].index
+    rare = index.ebird_code[split.validation & (index.ebird_code != "nocall")].iloc[0]
+    gone = index[(index.ebird_code != rare) | (split.windows.fold != 2)].reset_index(drop=True)
+    watched = split_fold(
+        replace(prepared_sample["prepared"], index=gone), prepared_sample["folds"], 0, preset("default", patience=3)
+    )
+    with pytest.raises(UserError, match=f"validates .*{rare}.*, of which only the fold that --patience watches"):
+        check_learnable(watched, 0)
+
+
 def test_a_species_that_only_the_validated_fold_has_is_named_unless_told_to_go_on(prepared_sample, split):
     check_learnable(split, 0)
     index = prepared_sample["prepared"].index

@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,7 @@ from src import (
 from src.audio import some_windows
 from src.checkpoints import Checkpoint
 from src.errors import UserError
+from src.files import locked
 from src.history import History
 from src.predictor import Predictor
 from src.recipe import preset
@@ -215,6 +218,44 @@ def test_options_that_change_nothing_for_a_network_are_named():
     assert "yamnet hears audio" in told("yamnet", "--epochs", "3")
     assert "b0 sees images and is frozen: --epochs" in told("b0", "--freeze", "--epochs", "3")
     assert told("b0", "--epochs", "3", "--image-size", "64", "64") == ""
+
+
+def test_options_that_make_no_sense_are_a_sentence_before_any_work(prepared_sample):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    options.add_training(parser)
+
+    def refused(model: str, *given: str) -> str:
+        with pytest.raises(UserError) as caught:
+            options.training_recipe(parser.parse_args(given), preset("default"), backbones.get(model))
+        return str(caught.value)
+
+    assert "seed must be 0 or more" in refused("tiny", "--seed", "-1")
+    assert "a seed must be below 2**32" in refused("tiny", "--seed", str(2**32))
+    assert "--int8: yamnet hears audio" in refused("yamnet", "--int8")
+    done = train(prepared_sample, "runs/none", "--workers", 0)
+    assert done.returncode == 2 and "'0' is no number from 1 up" in done.stderr
+
+
+def test_windows_of_another_folder_of_the_same_name_are_not_taken_for_the_data_s(prepared_sample, tmp_path):
+    root = prepared_sample["folder"] / "input/prepared"
+    same = tmp_path / "small"  # a link to the very folder is the folder
+    same.symlink_to(prepared_sample["data"])
+    assert paths.find_prepared(root, same) == paths.find_prepared(root, prepared_sample["data"])
+    other = tmp_path / "other/small"
+    other.mkdir(parents=True)
+    with pytest.raises(UserError, match=f"was prepared from {prepared_sample['data']}, not from {other}"):
+        paths.find_prepared(root, other)
+
+
+def test_a_second_training_of_a_folder_waits_for_the_first_and_finds_it_done(prepared_sample, trained):
+    with ExitStack() as first:
+        first.enter_context(locked(trained / ".lock"))
+        threading.Timer(0.5, first.pop_all().close).start()
+        second = train(prepared_sample, "runs/tiny")
+    assert "waiting for another process that holds" in second.stderr
+    assert "is trained already with these settings" in second.stderr
 
 
 def test_other_clips_than_the_copies_were_mixed_over_are_refused(prepared_sample):

@@ -139,6 +139,7 @@ def test_the_extended_windows_read_back_and_are_all_on_the_training_side(learned
     assert not (again.validation & made).any()
     assert not (again.background & made).any()
     extended.check_unchanged()
+    assert extended.digest == prepared.digest, "or folds, each with variants of its own, would be of no one run"
 
     for row, db in zip(index.itertuples(), all_db(extended)):
         path, size = extended.shard_path(row.shard), extended.window_bytes
@@ -292,5 +293,6 @@ def test_a_network_of_audio_cannot_hear_variants():
     options.add_training(parser)
     with pytest.raises(UserError, match="yamnet hears audio"):
         options.training_recipe(parser.parse_args(["--augment", "vae"]), preset("default"), get("yamnet"))
-    with pytest.raises(UserError, match="--vae-copies is of --augment vae"):
-        options.training_recipe(parser.parse_args(["--vae-copies", "2"]), preset("default"), get("tiny"))
+    for option in ("--vae-copies", "--vae-epochs", "--vae-spread"):
+        with pytest.raises(UserError, match=f"{option} is of --augment vae"):
+            options.training_recipe(parser.parse_args([option, "2"]), preset("default"), get("tiny"))

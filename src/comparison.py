@@ -65,6 +65,7 @@ def compare(runs: Sequence[EvaluatedRun], settings: Settings) -> tuple[pd.DataFr
             paid = {key: sum(one[key] for one in costs) for key in costs[0]}
             rows.append(_row(name, "those that all validated", found, paid))
             remarks.append(f"the ensemble is judged on the {len(oof.primary)} windows that all runs validated")
+            remarks.append(_of_votes(found))
         except UserError as error:
             remarks.append(f"no ensemble: {error}")
     return pd.DataFrame(rows), remarks
@@ -78,6 +79,19 @@ def _row(name: str, folds: str, found: Evaluation, paid: dict[str, float]) -> di
     row["all_nocall"] = found.scores["row_f1_all_nocall"]
     row["soundscape_all_nocall"] = found.scores.get("soundscape_all_nocall", float("nan"))
     return {**row, "threshold": found.threshold, "chosen": found.chosen, **paid}
+
+
+def _of_votes(found: Evaluation) -> str:
+    """How the ensemble does by votes, beside the mean with the same thresholds."""
+    mean, votes = (
+        found.decisions[found.decisions.thresholds == name].iloc[0]
+        for name in (evaluation.BY_SPECIES, evaluation.VOTED)
+    )
+    return (
+        f"by votes (predict.py --combine votes) its row F1 on {found.fitted_on} is {votes.row_f1:.3f} "
+        f"({votes.low:.2f} to {votes.high:.2f}), by the mean with a threshold for each species {mean.row_f1:.3f} "
+        f"({mean.low:.2f} to {mean.high:.2f})"
+    )
 
 
 Judged = tuple[OutOfFold, Answers | None]

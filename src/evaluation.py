@@ -28,6 +28,7 @@ from src.soundscape import Decision
 DEFAULT, CLIPS, SOUNDSCAPES = f"{bundle.DEFAULT_THRESHOLD} for all, not calibrated", "clips", "soundscapes"
 # The names of the threshold's four ways, in the order in which they are reported.
 ON_CLIPS, CALIBRATED, BY_SPECIES = "one, fitted on clips", "one, calibrated", "one for each species, calibrated"
+VOTED = "votes: one for each species and member, calibrated"
 BETTER = "the better of the two calibrated ones on the other folds"
 KEPT_ERRORS = 48
 
@@ -111,6 +112,8 @@ def evaluate(
     }
     judged = {name: judge(mains, found, by_species=False) for name, found in learned.items()}
     judged[BY_SPECIES] = judge(mains, learned[CALIBRATED], by_species=True)
+    if members:
+        judged[VOTED] = judging.votes(mains, learned[CALIBRATED])
     # Figures of clips are of the threshold that was fitted on clips.
     on_clips = judged[ON_CLIPS]
     if soundscapes is not None:

@@ -47,6 +47,20 @@ def judge(members: Sequence[Answers], found: Found | None, by_species: bool) -> 
     return Judged(probabilities, thresholds, metrics.clip_row_f1(probabilities, rows.present, rows.maybe, thresholds))
 
 
+def votes(members: Sequence[Answers], found: Found) -> Judged:
+    """What more than half of the members answer, each by its own calibration and thresholds of the species, as soundscape.Votes
+    has it: its probabilities are 1 where a species counts, else 0."""
+    alone = [judge([member], [of_groups], by_species=True) for member, of_groups in zip(members, found)]
+    counted = (np.mean([one.probabilities >= one.thresholds for one in alone], axis=0) > 0.5).astype(float)
+    return _counted(members[0], counted)
+
+
+def _counted(rows: Answers, counted: np.ndarray) -> Judged:
+    """Rows of which it is known what counts: float array [rows, labels] of 0 and 1."""
+    half = np.full(counted.shape, 0.5)
+    return Judged(counted, half, metrics.clip_row_f1(counted, rows.present, rows.maybe, half))
+
+
 def overlapping(members: Sequence[Answers], found: Found) -> np.ndarray | None:
     """The probabilities of `judge` as windows that overlap have them: float32 array [rows, labels].
 
@@ -106,8 +120,7 @@ def steps(
             )
             said = overlapped if found.overlap else judged.probabilities
             counted[here] = decided(said[here], judged.thresholds[here], rows.of(here), found)
-        half = np.full(counted.shape, 0.5)
-        one = Judged(counted, half, metrics.clip_row_f1(counted, rows.present, rows.maybe, half))
+        one = _counted(rows, counted)
         tried[f"and {kind}"] = one
         if interval(boot.balanced_mean(one.f1 - last.f1, empty, nocall_share))[0] > 0:
             kept, last = (*kept, kind), one

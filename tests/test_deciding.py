@@ -21,7 +21,7 @@ from src.bundle import Bundle
 from src.calibration import Calibration, sigmoid
 from src.fitting import Answers, Fitted, Windows
 from src.predictor import MEAN, VOTES, Ensemble, Predictor, predict_file
-from src.soundscape import Decision, accepted
+from src.soundscape import Decision, Rule, Votes, accepted
 
 RATE = 32000
 FILES, ROWS, BETWEEN = 60, 12, 23  # windows of 5 s every 2.5 s in a minute
@@ -200,7 +200,22 @@ def test_an_ensemble_is_evaluated_with_the_windows_of_its_members():
     found = evaluation.evaluate(oof, share, mean, draws=50, members=[(oof, heard), (oof, heard)])
     alone = evaluation.evaluate(oof, share, heard, draws=50)
     assert found.decision.overlap == alone.decision.overlap == fitting.OVERLAP
-    pd.testing.assert_frame_equal(found.decisions, alone.decisions, atol=1e-6)
+    decisions = found.decisions.set_index("thresholds")
+    pd.testing.assert_frame_equal(decisions.drop(evaluation.VOTED), alone.decisions.set_index("thresholds"), atol=1e-6)
+    # Two who agree vote as each decides.
+    assert decisions.row_f1[evaluation.VOTED] == pytest.approx(decisions.row_f1[evaluation.BY_SPECIES])
+
+
+def test_votes_are_judged_as_the_predict_core_counts_them():
+    members = [noisy_windows(noise) for noise in (1.2, 0.5, 0.8)]
+    found = [fitting.cross_fitted(one, one) for one in members]
+    judged = judging.votes(members, found)
+    here = members[0].group == "fold1"
+    fitted = [of_groups["fold1"] for of_groups in found]
+    said = np.stack([of.calibration.apply(one.probabilities[here]) for of, one in zip(fitted, members)])
+    counted = Votes(tuple(Rule(of.thresholds) for of in fitted)).counted(said)
+    np.testing.assert_array_equal(judged.probabilities[here], counted)
+    assert judged.f1[here].mean() != judging.judge(members, found, by_species=True).f1[here].mean()
 
 
 # Kept and done.

@@ -5,8 +5,8 @@
     python evaluate.py --submission submissions/submission.csv --truth truth.csv      # the competition's score
 
 Writes RUN/evaluation.json, per_species.csv, confusions.csv, errors.csv, evaluation.png and errors.png, keeps the truth of the
-soundscapes that it mixes and their answers in RUN/fold*/soundscapes.parquet, and of several runs a comparison as
-CSV, Markdown and HTML.
+soundscapes that it mixes and their answers in RUN/fold*/soundscapes.parquet and soundscape_windows.parquet, and of several
+runs a comparison as CSV, Markdown and HTML.
 """
 
 from __future__ import annotations

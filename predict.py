@@ -5,11 +5,13 @@
     python predict.py --model runs/b6 forest -o forest.csv --jobs -1 --raven tables --clips clips    # a process a core
     python predict.py --model runs/b6 forest -o forest.csv --parquet matrices --plot pictures --utc-offset -4
     python predict.py --model runs/b6 dawn.flac -o dawn.csv --profile                # and where the time went
+    python predict.py --model runs/b6 --model runs/yamnet --combine votes forest -o forest.csv    # an ensemble
     python predict.py --model runs/b6 /shared/forest -o /shared/forest.csv --backend dask --scheduler tcp://10.0.0.1:8786
 
---model is a bundle, a fold, a run (all its folds as an ensemble) or several. Files are read in blocks: a long one needs no
-more memory than a short one. What became of each recording is in status.csv beside the output, and in short on stderr; exit
-status 1 if any audio was missing, unreadable or cut short. Its rows are answered as far as they can be, else `nocall`.
+--model is a bundle, a fold, a run (all its folds as an ensemble) or several, whatever audio each of them hears: a recording is
+decoded once. Files are read in blocks: a long one needs no more memory than a short one. What became of each recording is in
+status.csv beside the output, and in short on stderr; exit status 1 if any audio was missing, unreadable or cut short. Its rows
+are answered as far as they can be, else `nocall`.
 
 Stopped or killed, the same command goes on: what is finished of each recording lies in OUTPUT.parts. A recording, a model or
 an option that has changed is done anew. Remove that folder when you need it no more.
@@ -28,9 +30,7 @@ from src.errors import UserError, run_script
 
 if TYPE_CHECKING:
     from src.batch import Question
-    from src.bundle import Bundle
     from src.recipe import Recipe
-    from src.soundscape import Decision
     from src.status import Tally
     from src.workers import Workers
 
@@ -48,6 +48,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model", type=Path, action="append", required=True, help="bundle, fold or run; repeat it for an ensemble"
     )
+    parser.add_argument(
+        "--combine",
+        choices=["mean", "votes"],
+        default="mean",
+        help="several bundles: the mean of their probabilities and thresholds, or what more than half of them answer",
+    )
     parser.add_argument("--test-csv", type=Path, help="rows to answer: row_id, seconds (end of the window), audio_id")
     parser.add_argument(
         "--test-audio", type=Path, help="folder of their audio (default: test_audio beside the test.csv)"
@@ -58,7 +64,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="probability from which a species counts (default: the bundle's, one for each species)",
     )
     parser.add_argument(
-        "--overlap", type=float, help="seconds by which neighbouring windows overlap; a row averages them"
+        "--overlap",
+        type=float,
+        metavar="SECONDS",
+        help="by which neighbouring windows overlap; a row averages them (default: what evaluate.py found for the bundle)",
     )
     deciding = parser.add_argument_group(
         "what decides beside the threshold (default: what evaluate.py found for the bundle)"
@@ -137,16 +146,17 @@ def answer(arguments: argparse.Namespace) -> int:
     check_writable(arguments, output, status)
     bundles = bundle.find(arguments.model)
     threads = arguments.threads or (2 if arguments.jobs == 1 and arguments.backend == "loky" else 1)
-    hop_seconds = hop_of(bundles[0].recipe, arguments.overlap)
+    shortest = min((one.recipe for one in bundles), key=lambda recipe: recipe.window_seconds)
     allowed = read_species(arguments.species, bundles[0].labels) if arguments.species else ()
     question = Question.of(
         bundles,
         threads,
         arguments.threshold,
-        hop_seconds,
-        decision_of(bundles, arguments),
+        given_hop(shortest, arguments.overlap),
+        given_decision(arguments),
         allowed,
         arguments.precision,
+        arguments.combine,
     )
     core = question.core()  # now: a model that cannot be loaded is no recording's fault
     if arguments.threshold is None and any(one.threshold_source == "default" for one in bundles):
@@ -191,21 +201,19 @@ def parts_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.parts").absolute()
 
 
-def decision_of(bundles: list[Bundle], arguments: argparse.Namespace) -> Decision:
-    """What decides beside the threshold: as it was found for the bundles, but for what was given."""
-    from dataclasses import replace
-
-    from src.soundscape import mean_decision
-
+def given_decision(arguments: argparse.Namespace) -> dict[str, float]:
+    """What is to decide beside the threshold whatever was found for the bundles: fields of a Decision."""
     names = {"neighbours": "neighbours", "strict": "strict", "loose": "loose", "at_most": "most"}
-    given = {field: getattr(arguments, name) for name, field in names.items() if getattr(arguments, name) is not None}
-    return replace(mean_decision([one.decision for one in bundles]), **given)
+    return {field: getattr(arguments, name) for name, field in names.items() if getattr(arguments, name) is not None}
 
 
-def hop_of(recipe: Recipe, overlap: float | None) -> float:
-    """Seconds between the starts of neighbouring windows."""
+def given_hop(recipe: Recipe, overlap: float | None) -> float | None:
+    """Seconds between the starts of neighbouring windows; None: as it was found for the bundles.
+
+    recipe: of the shortest windows, which are those that are answered
+    """
     if overlap is None:
-        return recipe.hop_seconds
+        return None
     greatest = recipe.window_seconds - LEAST_HOP_SECONDS
     if not 0 <= overlap <= greatest:
         raise UserError(

@@ -1,6 +1,6 @@
 """The rows of a test.csv, answered from a folder of audio: what predict.py and the Kaggle kernel share.
 
-    answers = answer_rows(core, read_rows(test_csv), folder, core.rule, core.recipe.hop_seconds)
+    answers = answer_rows(core, read_rows(test_csv), folder, core.rule(), core.hop_seconds)
     answers.birds["site_1_ab_5"]      # {"amerob"}; an empty set: nocall
     answers.outcomes                  # what became of each file; answers.faults: [(file, what was wrong with it), ...]
 
@@ -34,8 +34,8 @@ from src.status import FAILED, OK, TRUNCATED, Outcome
 if TYPE_CHECKING:
     import pandas as pd
 
-    from src.predictor import Predictor
-    from src.soundscape import Rule
+    from src.predictor import Ensemble
+    from src.soundscape import Rule, Votes
 
 # The competition's hidden test set, and how long a kernel may take over it.
 TEST_FILES, TEST_FILE_SECONDS, KERNEL_SECONDS = 150, 600.0, 7200.0
@@ -88,7 +88,7 @@ class Answering:
     def analyse(self, recording: Recording, part: Part) -> Outcome:
         """Answer the rows of a file. Raises AudioError if nothing of it can be read."""
         question = self.question
-        birds, outcome = answer_file(question.core(), recording, question.rule(), question.hop_seconds)
+        birds, outcome = answer_file(question.core(), recording, question.rule(), question.hop())
         for row_id, codes in birds.items():
             part.write([row_id, sorted(codes)])
         return outcome
@@ -115,14 +115,14 @@ def of_rows(rows: pd.DataFrame, folder: Path) -> list[Recording]:
 
 
 def answer_file(
-    core: Predictor, recording: Recording, rule: Rule, hop_seconds: float
+    core: Ensemble, recording: Recording, rule: Rule | Votes, hop_seconds: float | None
 ) -> tuple[dict[str, set[str]], Outcome]:
     """Answer the rows of one file: the species of each, and what became of the file. Raises AudioError if none can be read."""
     prediction = predictor.predict_file(core, Path(recording.path), hop_seconds)
     row_ids, ends = zip(*recording.rows)
     probabilities = soundscape.row_probabilities(prediction, np.array(ends))
     faults = [prediction.fault] if prediction.fault else []
-    beyond = int(np.isnan(probabilities[:, 0]).sum())
+    beyond = int(np.isnan(probabilities).any(axis=-1).reshape(-1, len(ends))[0].sum())
     if beyond:
         faults.append(f"{beyond} rows lie beyond its {prediction.seconds:.1f} s; answered nocall")
     birds = dict(zip(row_ids, soundscape.decide(probabilities, core.labels, rule, np.array(ends))))
@@ -144,18 +144,18 @@ def collected(rows: pd.DataFrame, recordings: list[Recording], parts: Parts, beg
 
 
 def answer_rows(
-    core: Predictor,
+    core: Ensemble,
     rows: pd.DataFrame,
     folder: Path,
-    rule: Rule,
-    hop_seconds: float,
+    rule: Rule | Votes,
+    hop_seconds: float | None,
     deadline: float = math.inf,
 ) -> Answers:
     """Answer rows as `competition.read_rows` gives them, file by file, in this process.
 
     folder: of their audio
     rule: what makes answers of probabilities
-    hop_seconds: between the starts of neighbouring windows
+    hop_seconds: between the starts of neighbouring windows; None: as the bundles' recipes have it
     deadline: by the clock of time.monotonic(), seconds. No file is started that would pass it, if it took as long as the
         slowest one so far
     """

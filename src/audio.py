@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -299,20 +299,39 @@ def file_windows(
 
     Raises AudioError if the file gives no window.
     """
-    stream, number = None, 0
+    for _, window in windows_of_each(audio, [(recipe, hop_seconds)], channels, block_seconds):
+        yield window
+
+
+def windows_of_each(
+    audio: AudioFile,
+    wanted: Sequence[tuple[Recipe, float | None]],
+    channels: str = "mono",
+    block_seconds: float = BLOCK_SECONDS,
+) -> Iterator[tuple[int, Window]]:
+    """Yield a file's windows as several recipes have them, decoding it once: (which of those wanted, its next window).
+
+    wanted: recipes, each with the seconds between its windows, None: the recipe's
+    Raises AudioError if the file gives no window of one of them.
+    """
+    streams: list[WindowStream] = []
+    numbers = [0] * len(wanted)
     for block in audio.blocks(block_seconds):
         if channels == "mono":
             block = block.mean(axis=1, keepdims=True)
-        if stream is None:
-            stream = WindowStream(audio.sample_rate, recipe, block.shape[1], hop_seconds)
-        for window in stream.push(block):
-            number += 1
-            yield window
-    for window in stream.finish() if stream else ():
-        number += 1
-        yield window
-    if not number:
-        raise AudioError(f"holds no audio: {audio.frames_read} frames are no sample at {recipe.sample_rate} Hz")
+        if not streams:
+            streams = [WindowStream(audio.sample_rate, recipe, block.shape[1], hop) for recipe, hop in wanted]
+        for which, stream in enumerate(streams):
+            for window in stream.push(block):
+                numbers[which] += 1
+                yield which, window
+    for which, stream in enumerate(streams):
+        for window in stream.finish():
+            numbers[which] += 1
+            yield which, window
+    for number, (recipe, _) in zip(numbers, wanted):
+        if not number:
+            raise AudioError(f"holds no audio: {audio.frames_read} frames are no sample at {recipe.sample_rate} Hz")
 
 
 def some_windows(

@@ -1,6 +1,6 @@
 """Many recordings, each analysed once: on several processes or machines, killed and gone on with, none costing another.
 
-    question = Question.of(bundles, threads=1, threshold=None, hop_seconds=5.0)
+    question = Question.of(bundles, threads=1)
     analyse(Detecting(question), recordings, Parts(folder, question.digest), Workers(2))
     parts.outcome(recordings[0])                   # what became of it; its answers are parts.lines(recordings[0])
 
@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -32,9 +32,9 @@ from src.bundle import FLOAT32, Bundle
 from src.errors import UserError
 from src.files import sha256
 from src.parts import Part, Parts
-from src.predictor import Predictor
+from src.predictor import MEAN, Ensemble
 from src.recording_files import Recording
-from src.soundscape import Decision, Rule, mean_decision
+from src.soundscape import Rule, Votes
 from src.status import FAILED, Outcome
 from src.workers import WorkerKilledError, Workers
 
@@ -48,48 +48,56 @@ class Question:
     """What every recording is asked, and by which model. Small: it travels to every worker.
 
     bundles: their folders, absolute; digest: of all that shapes the answers
-    threads: of the network; precision: of the bundles' graphs
-    threshold: None: the bundles' own; decision: what decides beside it; allowed: the only species to answer, () for all
-    hop_seconds: between the starts of neighbouring windows
+    threads: of the network; precision: of the bundles' graphs; combine: how several bundles answer, see predictor.Ensemble
+    threshold: None: the bundles' own; allowed: the only species to answer, () for all
+    hop_seconds: between the starts of neighbouring windows; None: as the bundles have it
+    given: fields of a Decision, with their values, that are not to be the bundles'
     """
 
     bundles: tuple[str, ...]
     digest: str
     threads: int
     threshold: float | None
-    hop_seconds: float
-    decision: Decision
+    hop_seconds: float | None
+    given: tuple[tuple[str, float], ...] = ()
     allowed: tuple[str, ...] = ()
     precision: str = FLOAT32
+    combine: str = MEAN
 
     @staticmethod
     def of(
         bundles: Sequence[Bundle],
-        threads: int,
-        threshold: float | None,
-        hop_seconds: float,
-        decision: Decision | None = None,
+        threads: int = 1,
+        threshold: float | None = None,
+        hop_seconds: float | None = None,
+        given: Mapping[str, float] | None = None,
         allowed: Sequence[str] = (),
         precision: str = FLOAT32,
+        combine: str = MEAN,
     ) -> Question:
-        """The question put by these bundles; decision: None: their own."""
-        decision = decision or mean_decision([one.decision for one in bundles])
+        """The question put by these bundles. Raises UserError for fields of a decision that make no sense."""
+        fields = tuple(sorted((given or {}).items()))
+        replace(bundles[0].decision, **dict(fields))  # now, and not in a worker
         described = [sha256(one.folder / "bundle.json") for one in bundles]  # which holds the checksums of the graphs
-        shaping = [FORMAT, described, threshold, hop_seconds, decision.to_dict(), list(allowed), precision]
+        shaping = [FORMAT, described, threshold, hop_seconds, fields, list(allowed), precision, combine]
         shaping += [version(name) for name in SHAPING_PACKAGES]
         digest = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:16]
         folders = tuple(str(one.folder.resolve()) for one in bundles)
-        return Question(folders, digest, threads, threshold, hop_seconds, decision, tuple(allowed), precision)
+        return Question(folders, digest, threads, threshold, hop_seconds, fields, tuple(allowed), precision, combine)
 
-    def core(self) -> Predictor:
+    def core(self) -> Ensemble:
         """The model, loaded once by each process."""
-        return _core(self.bundles, self.threads, self.precision, self.digest)
+        return _core(self.bundles, self.threads, self.combine, self.precision, self.digest)
 
-    def rule(self) -> Rule:
+    def hop(self) -> float | None:
+        """Seconds between the starts of neighbouring windows; None: as each bundle's recipe has it."""
+        return self.core().hop_seconds if self.hop_seconds is None else self.hop_seconds
+
+    def rule(self) -> Rule | Votes:
         """What makes answers of probabilities."""
         core = self.core()
         allowed = np.array([label in self.allowed for label in core.labels]) if self.allowed else None
-        return Rule(core.thresholds if self.threshold is None else self.threshold, self.decision, allowed)
+        return core.rule(self.threshold, dict(self.given), allowed)
 
 
 class Task(Protocol):
@@ -208,5 +216,5 @@ def _size(recording: Recording) -> int:
 
 
 @lru_cache(maxsize=1)  # of a worker that lives on, as dask's do, only the last one
-def _core(folders: tuple[str, ...], threads: int, precision: str, digest: str) -> Predictor:
-    return Predictor([bundle.load(Path(folder)) for folder in folders], threads, precision=precision)
+def _core(folders: tuple[str, ...], threads: int, combine: str, precision: str, digest: str) -> Ensemble:
+    return Ensemble([bundle.load(Path(folder)) for folder in folders], threads, combine, precision)

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src import evaluation, evaluation_figures, page, validation_soundscapes
+from src import answered_soundscapes, evaluation, evaluation_figures, page
+from src.answered_soundscapes import Heard
 from src.data_figures import Picture
 from src.errors import UserError
 from src.evaluated_run import EvaluatedRun, Settings, cost
@@ -64,6 +65,7 @@ def compare(runs: Sequence[EvaluatedRun], settings: Settings) -> tuple[pd.DataFr
             paid = {key: sum(one[key] for one in costs) for key in costs[0]}
             rows.append(_row(name, "those that all validated", found, paid))
             remarks.append(f"the ensemble is judged on the {len(oof.primary)} windows that all runs validated")
+            remarks.append(_of_votes(found))
         except UserError as error:
             remarks.append(f"no ensemble: {error}")
     return pd.DataFrame(rows), remarks
@@ -77,6 +79,19 @@ def _row(name: str, folds: str, found: Evaluation, paid: dict[str, float]) -> di
     row["all_nocall"] = found.scores["row_f1_all_nocall"]
     row["soundscape_all_nocall"] = found.scores.get("soundscape_all_nocall", float("nan"))
     return {**row, "threshold": found.threshold, "chosen": found.chosen, **paid}
+
+
+def _of_votes(found: Evaluation) -> str:
+    """How the ensemble does by votes, beside the mean with the same thresholds."""
+    mean, votes = (
+        found.decisions[found.decisions.thresholds == name].iloc[0]
+        for name in (evaluation.BY_SPECIES, evaluation.VOTED)
+    )
+    return (
+        f"by votes (predict.py --combine votes) its row F1 on {found.fitted_on} is {votes.row_f1:.3f} "
+        f"({votes.low:.2f} to {votes.high:.2f}), by the mean with a threshold for each species {mean.row_f1:.3f} "
+        f"({mean.low:.2f} to {mean.high:.2f})"
+    )
 
 
 Judged = tuple[OutOfFold, Answers | None]
@@ -124,7 +139,9 @@ def ensemble(runs: Sequence[EvaluatedRun]) -> tuple[Judged, list[Judged]]:
     heard = _same_soundscapes([one.soundscapes for one in runs], first.oof.labels)
     members = list(zip(clips, heard or [None] * len(runs)))
     mean = replace(clips[0], probabilities=_mean([one.probabilities for one in clips]))
-    together = replace(heard[0], probabilities=_mean([one.probabilities for one in heard])) if heard else None
+    together = None
+    if heard:  # what windows that overlap say is each member's to tell
+        together = replace(heard[0], probabilities=_mean([one.probabilities for one in heard]), windows=None)
     return (mean, together), members
 
 
@@ -132,18 +149,18 @@ def _mean(probabilities: Sequence[np.ndarray]) -> np.ndarray:
     return np.mean(probabilities, axis=0, dtype=np.float64).astype(np.float32)
 
 
-def _same_soundscapes(heard: Sequence[Sequence[pd.DataFrame]], labels: tuple[str, ...]) -> list[Answers]:
+def _same_soundscapes(heard: Sequence[Sequence[Heard]], labels: tuple[str, ...]) -> list[Answers]:
     """Each run's answers to the soundscapes of folds that all runs have; none if they are not the same ones."""
-    of_fold = [{int(table.fold.iloc[0]): table for table in tables} for tables in heard]
-    kept: list[list[pd.DataFrame]] = [[] for _ in heard]
-    for fold in sorted(set.intersection(*(set(tables) for tables in of_fold))):
-        tables = [one[fold] for one in of_fold]
-        described = [table.drop(columns=list(labels)).reset_index(drop=True) for table in tables]
+    of_fold = [{one.fold: one for one in of_run} for of_run in heard]
+    kept: list[list[Heard]] = [[] for _ in heard]
+    for fold in sorted(set.intersection(*(set(folds) for folds in of_fold))):
+        found = [folds[fold] for folds in of_fold]
+        described = [one.rows.drop(columns=list(labels)).reset_index(drop=True) for one in found]
         if not all(one.equals(described[0]) for one in described):
             return []
-        for of_run, table in zip(kept, tables):
-            of_run.append(table)
-    return [validation_soundscapes.answers(of_run, labels) for of_run in kept] if kept[0] else []
+        for of_run, one in zip(kept, found):
+            of_run.append(one)
+    return [answered_soundscapes.answers(of_run, labels) for of_run in kept] if kept[0] else []
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

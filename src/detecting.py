@@ -24,8 +24,9 @@ from src.audio import AudioError, AudioFile
 from src.batch import Question
 from src.files import remove_leftovers
 from src.parts import Part, Parts
-from src.predictor import answers
+from src.predictor import Ensemble, predict_audio
 from src.recording_files import Recording, output_path
+from src.soundscape import Prediction
 from src.status import OK, TRUNCATED, Outcome
 
 PAGE_SECONDS = 600.0  # of a recording that one picture shows
@@ -45,25 +46,21 @@ class Detecting:
         """Write the detections of a recording, and then what else is wanted. Raises AudioError if nothing can be read."""
         self._remove_what_was_made(recording)
         path = Path(recording.path)
-        core, rule, hop_seconds = self.question.core(), self.question.rule(), self.question.hop_seconds
-        spans, said = [], []
+        core, rule = self.question.core(), self.question.rule()
         with contextlib.ExitStack() as stack:
             audio = stack.enter_context(AudioFile(path))
             began = recording_time.began(path)  # not before AudioFile has seen that this is a file: a pipe would wait
             add = stack.enter_context(self._matrix(recording, core.labels, began))
-            for window, probabilities in answers(core, audio, hop_seconds):
-                if not np.isfinite(probabilities).all():
-                    raise AudioError(f"the model's answer at {window.start_seconds:g} s is no number")
-                # A last window is padded; what is reported ends with the audio.
-                spans.append((window.start_seconds, window.start_seconds + window.audio_seconds))
-                said.append(probabilities)
-                add(*spans[-1], probabilities)
+            found = _answered(core, audio, self.question.hop_seconds)
+            hop_seconds = self.question.hop_seconds or core.recipe.hop_seconds
             # At once, since what a window is answered may depend on all others: a number a window and species is held.
-            for (start, end), probabilities, counted in zip(
-                spans, said, rule.counted(np.array(said), None, hop_seconds)
-            ):
-                found = np.flatnonzero(counted)
-                for column in found[np.argsort(-probabilities[found], kind="stable")]:
+            counted = rule.counted(found.probabilities, None, hop_seconds)
+            for start, probabilities, here in zip(found.start_seconds.tolist(), found.mean, counted):
+                # A last window is padded; what is reported ends with the audio.
+                end = min(start + found.window_seconds, found.seconds)
+                add(start, end, probabilities)
+                columns = np.flatnonzero(here)
+                for column in columns[np.argsort(-probabilities[columns], kind="stable")]:
                     probability = round(float(probabilities[column]), 4)
                     part.write([round(start, 3), round(end, 3), core.labels[column], probability])
             outcome = Outcome(
@@ -149,6 +146,23 @@ class Detecting:
             number += 1
         if self.plots:
             remove_leftovers(self._page(recording, number))
+
+
+def _answered(core: Ensemble, audio: AudioFile, hop_seconds: float | None) -> Prediction:
+    """A recording's windows, answered. hop_seconds: between them; None: those of the bundles' recipe.
+
+    Where the bundles' decision has windows overlap, each of the recipe's is the mean of those that touch it, as a row is, and
+    is no more often in the table than without. Raises AudioError if nothing can be read, or where the answer is no number.
+    """
+    found = predict_audio(core, audio, core.hop_seconds if hop_seconds is None else hop_seconds)
+    if hop_seconds is None and core.hop_seconds is not None:
+        hop, window = core.recipe.hop_seconds, core.recipe.window_seconds
+        starts = np.arange(0, found.start_seconds[-1] + window - 1e-6, hop)
+        found = found.on(starts[(starts == 0) | (starts - hop + window < found.seconds)], window)
+    numbers = np.isfinite(found.mean).all(axis=1)
+    if not numbers.all():
+        raise AudioError(f"the model's answer at {found.start_seconds[~numbers][0]:g} s is no number")
+    return found
 
 
 def _pages(seconds: float) -> range:

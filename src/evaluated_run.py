@@ -17,8 +17,18 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from src import bundle, evaluation, evaluation_figures, layouts, runs, storage, validation_soundscapes
+from src import (
+    answered_soundscapes,
+    bundle,
+    evaluation,
+    evaluation_figures,
+    layouts,
+    runs,
+    storage,
+    validation_soundscapes,
+)
 from src import oof as out_of_fold
+from src.answered_soundscapes import Heard
 from src.audio import some_windows
 from src.bundle import Bundle
 from src.competition import PUBLIC_NOCALL_SHARE
@@ -27,6 +37,7 @@ from src.evaluation import Evaluation
 from src.files import sha256, write_json, written_whole
 from src.oof import OutOfFold
 from src.predictor import Predictor
+from src.recipe import Recipe
 from src.validation_soundscapes import Minute, Options
 
 TIMED_WINDOWS = 8  # answered to know what a window costs
@@ -55,7 +66,7 @@ class Settings:
 class EvaluatedRun:
     """A run and what was found.
 
-    soundscapes: the answered ones, a table a fold; none where they could not be made
+    soundscapes: the answered ones of each fold; none where they could not be made
     kept: what the thresholds were fitted on, in words; remarks: sentences for the person
     """
 
@@ -63,7 +74,7 @@ class EvaluatedRun:
     folders: list[Path]
     bundles: list[Bundle]
     oof: OutOfFold
-    soundscapes: list[pd.DataFrame]
+    soundscapes: list[Heard]
     found: Evaluation
     kept: str
     recordings: pd.DataFrame | None
@@ -83,26 +94,26 @@ def evaluate_run(run: Path, settings: Settings) -> EvaluatedRun:
     oof = out_of_fold.read(folders, bundles[0].labels)
     remarks: list[str] = []
     recordings = _recordings(folders, settings, remarks)
-    tables = []
+    heard: list[Heard] = []
     if settings.minutes:
         for folder, one in zip(folders, bundles):
             try:
-                table = _soundscapes(folder, one, recordings, settings, len(folders))
+                of_fold = _soundscapes(folder, one, recordings, settings, len(folders))
             except UserError as error:
                 if settings.background:  # which was asked for
                     raise
                 remarks.append(f"{folder}: {error}")
-                table = None
-            if table is not None:
-                tables.append(table)
-        if recordings is not None and len(tables) < len(folders):
+                of_fold = None
+            if of_fold is not None:
+                heard.append(of_fold)
+        if recordings is not None and len(heard) < len(folders):
             remarks.append(
                 f"{run}: no soundscapes were mixed, for want of held-out recordings without birds; thresholds are fitted on "
                 "clips, weighted to --nocall-share (see prepare.py --nocall, or --background FOLDER)"
             )
-    if len(tables) < len(folders):
-        tables = []  # a threshold of some folds' soundscapes would not be of all
-    soundscapes = validation_soundscapes.answers(tables, oof.labels) if tables else None
+    if len(heard) < len(folders):
+        heard = []  # a threshold of some folds' soundscapes would not be of all
+    soundscapes = answered_soundscapes.answers(heard, oof.labels) if heard else None
     try:
         found = evaluation.evaluate(oof, settings.nocall_share, soundscapes, settings.draws, settings.seed)
     except UserError as error:
@@ -110,7 +121,7 @@ def evaluate_run(run: Path, settings: Settings) -> EvaluatedRun:
     kept = evaluation.keep(folders, found, ", ".join(folder.name for folder in folders))
     bundles = bundle.find([folder / "bundle" for folder in folders])
     remarks += _doubts(run, found, len(folders))
-    done = EvaluatedRun(run, folders, bundles, oof, tables, found, kept, recordings, remarks)
+    done = EvaluatedRun(run, folders, bundles, oof, heard, found, kept, recordings, remarks)
     remarks.append(_checked(done))
     return done
 
@@ -137,30 +148,32 @@ def _recordings(folders: Sequence[Path], settings: Settings, remarks: list[str])
 
 def _soundscapes(
     folder: Path, one: Bundle, recordings: pd.DataFrame | None, settings: Settings, n_folds: int
-) -> pd.DataFrame | None:
+) -> Heard | None:
     """A fold's answered soundscapes, mixed anew only if something about them changed; None where they cannot be made."""
     options = Options(settings.minutes, settings.nocall_share, seed=settings.seed)
     digests = [sha256(folder / "oof.parquet"), *(sha256(graph) for graph in one.graphs())]
     made = f"{options} {settings.background} {n_folds if settings.background else 1} {' '.join(digests)}"
-    table = validation_soundscapes.read(folder, made)
-    if recordings is None or (table is not None and settings.keep_audio is None):
-        return table
+    heard = answered_soundscapes.read(folder, made)
+    if recordings is None or (heard is not None and settings.keep_audio is None):
+        return heard
     windows = pd.read_parquet(folder / "oof.parquet")
     material = validation_soundscapes.material_of(windows, recordings, settings.background, n_folds)
     if material is None:
         return None
-    mixed = validation_soundscapes.minutes(material, one.recipe, options)
+    # By the recipe of the prepared windows: all that were trained on them hear the same soundscapes, at whatever rate.
+    recipe = Recipe.from_dict(runs.described(folder).get("recipe") or one.recipe.to_dict())
+    mixed = validation_soundscapes.minutes(material, recipe, options)
     if settings.keep_audio:
-        mixed = _written(mixed, settings.keep_audio / folder.name, one)
+        mixed = _written(mixed, settings.keep_audio / folder.name, recipe)
     shown = tqdm(mixed, total=options.minutes, unit="minute", desc=f"soundscapes of {folder.name}")
-    table = validation_soundscapes.answered(shown, Predictor([one], calibrated=False), int(windows.fold.iloc[0]))
-    validation_soundscapes.write(folder, table, made)
-    return table
+    heard = answered_soundscapes.ask(shown, recipe, Predictor([one], calibrated=False), int(windows.fold.iloc[0]))
+    answered_soundscapes.write(folder, heard, made)
+    return heard
 
 
-def _written(mixed: Iterable[Minute], folder: Path, one: Bundle) -> Iterator[Minute]:
+def _written(mixed: Iterable[Minute], folder: Path, recipe: Recipe) -> Iterator[Minute]:
     for minute in mixed:
-        validation_soundscapes.write_audio(folder, minute, one.recipe)
+        validation_soundscapes.write_audio(folder, minute, recipe)
         yield minute
 
 

@@ -1,6 +1,6 @@
 """How good a run is and what it needs: scores with intervals, tables of species, confusions and errors, calibration, thresholds.
 
-    found = evaluate(oof, nocall_share=0.544, soundscapes=validation_soundscapes.answers(...))
+    found = evaluate(oof, nocall_share=0.544, soundscapes=answered_soundscapes.answers(...))
     found.scores["soundscape_row_f1"], found.intervals["soundscape_row_f1"]
     keep(folders, found, "fold0, fold1")                   # calibration and thresholds into the bundles
 
@@ -10,23 +10,25 @@ goes into the bundles is fitted on all. Intervals are of drawing the sources aga
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from src import bundle, metrics
+from src import bundle, judging, metrics
 from src.bootstrap import Bootstrap, interval
 from src.errors import UserError
-from src.fitting import CHOICES, Answers, Fitted, cross_fitted, decided, fit, fit_decision, of_clips
+from src.fitting import Answers, Fitted, cross_fitted, fit, of_clips
+from src.judging import Judged, judge
 from src.oof import OutOfFold, hits
 from src.soundscape import Decision
 
 DEFAULT, CLIPS, SOUNDSCAPES = f"{bundle.DEFAULT_THRESHOLD} for all, not calibrated", "clips", "soundscapes"
 # The names of the threshold's four ways, in the order in which they are reported.
 ON_CLIPS, CALIBRATED, BY_SPECIES = "one, fitted on clips", "one, calibrated", "one for each species, calibrated"
+VOTED = "votes: one for each species and member, calibrated"
 BETTER = "the better of the two calibrated ones on the other folds"
 KEPT_ERRORS = 48
 
@@ -67,15 +69,6 @@ class Evaluation:
         """Of each species, float64 array [labels]: its own if they were not worse than one for all."""
         own = self.chosen == BY_SPECIES
         return self.fitted.thresholds if own else np.full(len(self.fitted.thresholds), self.threshold)
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """Rows with what was fitted elsewhere applied: probabilities, thresholds float arrays [rows, labels]; f1 [rows]."""
-
-    probabilities: np.ndarray
-    thresholds: np.ndarray
-    f1: np.ndarray
 
 
 def folds_of(run: Path) -> list[Path]:
@@ -120,18 +113,21 @@ def evaluate(
         ON_CLIPS: [cross_fitted(one, of, uncalibrated=True) for one, (of, _) in zip(mains, on)],
         CALIBRATED: [cross_fitted(one, one) for one in mains],
     }
-    judged = {name: _judge(mains, found, by_species=False) for name, found in learned.items()}
-    judged[BY_SPECIES] = _judge(mains, learned[CALIBRATED], by_species=True)
+    judged = {name: judge(mains, found, by_species=False) for name, found in learned.items()}
+    judged[BY_SPECIES] = judge(mains, learned[CALIBRATED], by_species=True)
+    if members:
+        judged[VOTED] = judging.votes(mains, learned[CALIBRATED])
     # Figures of clips are of the threshold that was fitted on clips.
     on_clips = judged[ON_CLIPS]
     if soundscapes is not None:
-        on_clips = _judge([of for of, _ in on], [cross_fitted(of, of, True) for of, _ in on], False)
+        on_clips = judge([of for of, _ in on], [cross_fitted(of, of, True) for of, _ in on], False)
 
-    better = _better(main, judged[CALIBRATED], judged[BY_SPECIES])
+    better = judging.better(main, judged[CALIBRATED], judged[BY_SPECIES])
     steps, last, decision = {}, better, Decision()
     if soundscapes is not None:
-        steps, last, decision = _steps(soundscapes, better, nocall_share, draws, seed)
-    table = _decisions(main, {**judged, BETTER: better, **steps}, nocall_share, draws, seed)
+        overlapping = judging.overlapping(mains, learned[CALIBRATED])
+        steps, last, decision = judging.steps(soundscapes, better, overlapping, nocall_share, draws, seed)
+    table = judging.table(main, {**judged, BETTER: better, **steps}, nocall_share, draws, seed)
     score = dict(zip(table.thresholds, table.row_f1))
     chosen = BY_SPECIES if score[BY_SPECIES] >= score[CALIBRATED] else CALIBRATED
     scores, intervals = _clip_scores(oof, clips, on_clips, nocall_share, draws, seed)
@@ -175,88 +171,8 @@ def evaluate(
     return replace(found, per_species=_per_species(oof, on_clips, main, last, found))
 
 
-def _judge(members: Sequence[Answers], found: Sequence[Mapping[str, Fitted]] | None, by_species: bool) -> _Judged:
-    """Apply to each member and group what was found for it, and take the mean as the predict core does.
-
-    None: the default threshold and no calibration.
-    """
-    rows = members[0]
-    said = [member.probabilities.astype(np.float32, copy=True) for member in members]
-    limits = [np.full(rows.probabilities.shape, bundle.DEFAULT_THRESHOLD) for _ in members]
-    for probabilities, thresholds, of_groups in zip(said, limits, found or ()):
-        for group, fitted in of_groups.items():
-            here = rows.group == group
-            probabilities[here] = fitted.calibration.apply(probabilities[here])
-            thresholds[here] = fitted.thresholds if by_species else fitted.threshold
-    probabilities, thresholds = np.mean(said, axis=0), np.mean(limits, axis=0)
-    return _Judged(probabilities, thresholds, metrics.clip_row_f1(probabilities, rows.present, rows.maybe, thresholds))
-
-
-def _steps(
-    rows: Answers, judged: _Judged, nocall_share: float, draws: int, seed: int
-) -> tuple[dict[str, _Judged], _Judged, Decision]:
-    """What each kind of decision brings beside the thresholds, those before it that are kept included.
-
-    Each group is decided by what was fitted on the others. A kind is kept where its gain's interval lies above 0. Returns
-    all that were tried, by name; what comes of those kept; and their decision, fitted on all rows, for the bundle.
-    """
-    boot, empty = Bootstrap(rows.source, draws, seed), ~rows.present.any(axis=1)
-    tried, last, kept = {}, judged, ()
-    for kind in CHOICES:
-        counted = np.zeros(judged.probabilities.shape)
-        for group in np.unique(rows.group):
-            here = rows.group == group
-            others = ~here if not here.all() else here
-            found = fit_decision(
-                judged.probabilities[others], judged.thresholds[others], rows.of(others), (*kept, kind)
-            )
-            counted[here] = decided(judged.probabilities[here], judged.thresholds[here], rows.of(here), found)
-        half = np.full(counted.shape, 0.5)
-        one = _Judged(counted, half, metrics.clip_row_f1(counted, rows.present, rows.maybe, half))
-        tried[f"and {kind}"] = one
-        if interval(boot.balanced_mean(one.f1 - last.f1, empty, nocall_share))[0] > 0:
-            kept, last = (*kept, kind), one
-    return tried, last, fit_decision(judged.probabilities, judged.thresholds, rows, kept)
-
-
-def _better(rows: Answers, first: _Judged, second: _Judged) -> _Judged:
-    """In each group the way that does better in the other groups, the second if neither: no row has a say in its own."""
-    probabilities, thresholds, f1 = second.probabilities.copy(), second.thresholds.copy(), second.f1.copy()
-    for group in np.unique(rows.group):
-        here = rows.group == group
-        others = rows.weight * ~here if not here.all() else rows.weight
-        if others @ first.f1 > others @ second.f1:
-            probabilities[here], thresholds[here], f1[here] = (
-                first.probabilities[here],
-                first.thresholds[here],
-                first.f1[here],
-            )
-    return _Judged(probabilities, thresholds, f1)
-
-
-def _decisions(
-    rows: Answers, judged: Mapping[str, _Judged], nocall_share: float, draws: int, seed: int
-) -> pd.DataFrame:
-    """What each way to choose thresholds scores: columns thresholds, row_f1, low, high, macro_f1, answered."""
-    boot, empty, table = Bootstrap(rows.source, draws, seed), ~rows.present.any(axis=1), []
-    for name, one in judged.items():
-        low, high = interval(boot.balanced_mean(one.f1, empty, nocall_share))
-        kinds = metrics.decisions(one.probabilities, rows.present, rows.maybe, one.thresholds)
-        table.append(
-            {
-                "thresholds": name,
-                "row_f1": float(np.average(one.f1, weights=rows.weight)),
-                "low": low,
-                "high": high,
-                "macro_f1": float(metrics.macro_f1(*kinds.sum(axis=1))),
-                "rows_with_birds": float(np.average((kinds[0] | kinds[1]).any(axis=1), weights=rows.weight)),
-            }
-        )
-    return pd.DataFrame(table)
-
-
 def _clip_scores(
-    oof: OutOfFold, clips: Answers, judged: _Judged, nocall_share: float, draws: int, seed: int
+    oof: OutOfFold, clips: Answers, judged: Judged, nocall_share: float, draws: int, seed: int
 ) -> tuple[dict, dict]:
     """Figures of out-of-fold windows, with their intervals."""
     birds, counted, empty = oof.primary >= 0, ~oof.secondary, ~clips.present.any(axis=1)
@@ -291,7 +207,7 @@ def _clip_scores(
     return scores, intervals
 
 
-def _soundscape_scores(rows: Answers, judged: _Judged, nocall_share: float, draws: int, seed: int) -> tuple[dict, dict]:
+def _soundscape_scores(rows: Answers, judged: Judged, nocall_share: float, draws: int, seed: int) -> tuple[dict, dict]:
     """Figures of soundscapes with the thresholds that go into the bundle, as cross-fitted."""
     kinds = metrics.decisions(judged.probabilities, rows.present, rows.maybe, judged.thresholds)
     empty = ~rows.present.any(axis=1)
@@ -308,7 +224,7 @@ def _soundscape_scores(rows: Answers, judged: _Judged, nocall_share: float, draw
     }
 
 
-def _per_species(oof: OutOfFold, clips: _Judged, main: Answers, judged: _Judged, found: Evaluation) -> pd.DataFrame:
+def _per_species(oof: OutOfFold, clips: Judged, main: Answers, judged: Judged, found: Evaluation) -> pd.DataFrame:
     """A row a species: how much there is of it, how well its windows are told, and what its threshold does."""
     right, false, missed = metrics.decisions(clips.probabilities, oof.present, oof.secondary, clips.thresholds).sum(
         axis=1

@@ -1,6 +1,6 @@
 """What is fitted on answers whose truth is known, the calibration and the thresholds, and never judged on the same rows.
 
-    answers = of_clips(oof, nocall_share=0.544)          # or validation_soundscapes.answers(...)
+    answers = of_clips(oof, nocall_share=0.544)          # or answered_soundscapes.answers(...)
     fitted = fit(answers)                                # for the bundle: on all rows
     for group, fitted in cross_fitted(answers, answers).items(): ...     # for the report: on the other groups' rows
 
@@ -10,7 +10,7 @@ is common to all where the species has few sources: own * n / (n + SHRINK_SOURCE
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from src.calibration import Calibration, logit, sigmoid
 from src.competition import NOCALL
 from src.metrics import THRESHOLDS, best_threshold, clip_row_f1, plateau, soundscape_weights
 from src.oof import OutOfFold
-from src.soundscape import Decision, accepted
+from src.soundscape import ROW_SECONDS, Decision, Prediction, accepted, row_probabilities
 
 PARTS = 5  # of the sources, for cross-fitting within one fold
 # A species with so many sources is believed by half: own optima of thresholds scatter by a logit or two with ten examples.
@@ -30,15 +30,32 @@ SHRINK_SOURCES = 10.0
 LEAST_SLOPE, GREATEST_SLOPE, GREATEST_INTERCEPT = 0.05, 4.0, 10.0
 OWN_TOLERANCE = 0.02  # of the share of rows with a species: its own scores that differ by less are alike
 GREATEST_OFFSET = 4.0  # logits, of a species' own calibration and threshold from what is common
-# What fit_decision tries, by kind: shares of the neighbours; logits by which a file's threshold is stricter and a row's looser.
+# What fit_decision tries, by kind: windows that overlap by half; shares of the neighbours; logits by which a file's threshold
+# is stricter and a row's looser.
+OVERLAP = 0.5  # share of a window
 GATES = ((0.5, 0.0), (1.0, 0.0), (0.5, 0.5), (1.0, 0.5), (1.0, 1.0), (2.0, 0.5), (2.0, 1.0), (2.0, 2.0))
 CHOICES: dict[str, list[dict]] = {
+    "overlapping windows": [{"overlap": OVERLAP}],
     "neighbouring rows": [{"neighbours": share} for share in (0.1, 0.2, 0.3, 0.4, 0.5)],
     "strict for the file, loose for the row": [{"strict": strict, "loose": loose} for strict, loose in GATES],
     "at most so many a row": [{"most": most} for most in (1, 2, 3, 5)],
 }
 DECISION_GAIN = 0.002  # in row F1: less is chance
 BIN_LOGITS = 0.125  # cells are pooled in bins of this width, so that a fit costs the same however many there are
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows that overlap, of the soundscapes that rows are of, answered.
+
+    probabilities: float32 array [windows, labels], as the network gave them
+    file: int array [windows], as in Answers; start_seconds: float array [windows]; window_seconds: their length
+    """
+
+    probabilities: np.ndarray
+    file: np.ndarray
+    start_seconds: np.ndarray
+    window_seconds: float
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,7 @@ class Answers:
     weight: float array [rows], summing to 1
     source, group: arrays of text [rows]: what a bootstrap draws, and what is held out together
     file: int array [rows]: which soundscape a row is of, the rows of one in the order of time; None: rows stand alone
+    windows: of these soundscapes and maybe of others, windows that overlap; None: there are none
     """
 
     labels: tuple[str, ...]
@@ -61,6 +79,7 @@ class Answers:
     source: np.ndarray
     group: np.ndarray
     file: np.ndarray | None = None
+    windows: Windows | None = None
 
     @property
     def present(self) -> np.ndarray:
@@ -86,6 +105,20 @@ class Answers:
             group=self.group[rows],
             file=None if self.file is None else self.file[rows],
         )
+
+    def overlapping(self, calibrations: Mapping[str, Calibration]) -> np.ndarray:
+        """The rows' probabilities as the windows that overlap have them, float32 array [rows, labels].
+
+        Each window is calibrated by its group's calibration, and a row is their mean, as it is for predict.py.
+        """
+        found = np.empty_like(self.probabilities)
+        for file in np.unique(self.file):
+            rows, of_file = np.flatnonzero(self.file == file), self.windows.file == file
+            said = calibrations[self.group[rows[0]]].apply(self.windows.probabilities[of_file])
+            ends = ROW_SECONDS * np.arange(1, len(rows) + 1)
+            starts = self.windows.start_seconds[of_file]
+            found[rows] = row_probabilities(Prediction(starts, said, self.windows.window_seconds, ends[-1], ""), ends)
+        return found
 
 
 @dataclass(frozen=True)
@@ -251,22 +284,31 @@ def shrunk(own: np.ndarray, common: float, examples: np.ndarray) -> np.ndarray:
 
 
 def fit_decision(
-    probabilities: np.ndarray, thresholds: np.ndarray, answers: Answers, kinds: Sequence[str] = tuple(CHOICES)
+    probabilities: np.ndarray,
+    thresholds: np.ndarray,
+    answers: Answers,
+    kinds: Sequence[str] = tuple(CHOICES),
+    overlapping: np.ndarray | None = None,
 ) -> Decision:
     """What to decide by beside the thresholds: for each kind of CHOICES that is named the best one, one after the other.
 
     probabilities, thresholds: float arrays [rows, labels], calibrated; answers: of soundscapes, with their files
+    overlapping: the probabilities as windows that overlap have them; None: there are none, and it is not tried
 
     What gains less than DECISION_GAIN in mean row F1 is left out.
     """
+
+    def score(decision: Decision) -> float:
+        said = overlapping if decision.overlap else probabilities
+        return float(decided_f1(said, thresholds, answers, decision) @ answers.weight)
+
     found = Decision()
-    best = decided_f1(probabilities, thresholds, answers, found) @ answers.weight
+    best = score(found)
     for kind in kinds:
         tried = [replace(found, **choice) for choice in CHOICES[kind]]
-        scores = [decided_f1(probabilities, thresholds, answers, one) @ answers.weight for one in tried]
-        place = int(np.argmax(scores))
-        if scores[place] > best + DECISION_GAIN:
-            found, best = tried[place], scores[place]
+        scores = [score(one) for one in tried if overlapping is not None or not one.overlap]
+        if scores and max(scores) > best + DECISION_GAIN:
+            found, best = tried[int(np.argmax(scores))], max(scores)
     return found
 
 

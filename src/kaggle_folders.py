@@ -23,7 +23,7 @@ from src import bundle
 from src.errors import UserError
 from src.files import write_json
 from src.kaggle_client import COMPETITION, check_user
-from src.predictor import Predictor
+from src.predictor import MEAN, Ensemble
 
 SOURCE = Path(__file__).resolve().parent
 MARKER = "birdcall.json"  # by which the kernel's script knows the dataset among others
@@ -55,6 +55,7 @@ def build(
     name: str = "birdcall",
     python_versions: Sequence[str] = ("3.11",),
     wheels: Path | None = None,
+    combine: str = MEAN,
 ) -> Built:
     """Make OUTPUT/dataset and OUTPUT/kernel anew.
 
@@ -64,6 +65,7 @@ def build(
     name: the dataset is called <name>-code, the kernel <name>-kernel
     python_versions: of Kaggle's image, each of which gets wheels
     wheels: folder of wheels that were downloaded before; None: from PyPI, or those of the last build
+    combine: how several bundles answer, see predictor.Ensemble
 
     Raises UserError for models that are no ensemble, wheels that cannot be had, or an OUTPUT that holds something else.
     """
@@ -72,7 +74,7 @@ def build(
     if user:
         check_user(user)
     bundles = bundle.find(models)
-    Predictor(bundles)  # raises if they are no ensemble
+    Ensemble(bundles)  # raises for what LiteRT cannot load
     dataset, kernel = output / "dataset", output / "kernel"
     for folder, known in ((dataset, MARKER), (kernel, "kernel-metadata.json")):
         if folder.exists() and not (folder / known).is_file():
@@ -83,7 +85,9 @@ def build(
     with tempfile.TemporaryDirectory(dir=output, prefix=".") as scratch:
         new_dataset, new_kernel = Path(scratch, "dataset"), Path(scratch, "kernel")
         found = download_wheels(new_dataset / "wheels", python_versions, wheels or dataset / "wheels", wheels is None)
-        _fill_dataset(new_dataset, bundles, models, user, name)
+        _fill_dataset(
+            new_dataset, bundles, {"models": [model.name for model in models], "combine": combine}, user, name
+        )
         _fill_kernel(new_kernel, script, user, name)
         for new, folder in ((new_dataset, dataset), (new_kernel, kernel)):
             if folder.exists():
@@ -92,7 +96,7 @@ def build(
     return Built(dataset, kernel, len(bundles), found)
 
 
-def _fill_dataset(folder: Path, bundles: Sequence[bundle.Bundle], models: Sequence[Path], user: str, name: str) -> None:
+def _fill_dataset(folder: Path, bundles: Sequence[bundle.Bundle], about: dict, user: str, name: str) -> None:
     (folder / "code/src").mkdir(parents=True)
     for module in sorted(SOURCE.glob("*.py")):
         shutil.copyfile(module, folder / "code/src" / module.name)
@@ -102,7 +106,7 @@ def _fill_dataset(folder: Path, bundles: Sequence[bundle.Bundle], models: Sequen
         kept.mkdir(parents=True)
         for file in each.files:
             shutil.copyfile(each.folder / file, kept / file)
-    write_json(folder / MARKER, {"models": [model.name for model in models], "packages": list(PACKAGES)})
+    write_json(folder / MARKER, {**about, "packages": list(PACKAGES)})
     slug = f"{name}-code"
     described = {"id": f"{user or UNKNOWN_USER}/{slug}", "title": slug, "licenses": [{"name": "other"}]}
     write_json(folder / "dataset-metadata.json", described)

@@ -2,26 +2,40 @@
 
     predictor = Predictor(bundle.find([Path("runs/b6")]))
     predictor.probabilities(windows)                     # float32 [windows, labels]
-    prediction = predict_file(predictor, Path("dawn.flac"))
-    prediction.start_seconds, prediction.probabilities   # [windows], [windows, labels]
+    ensemble = Ensemble(bundle.find([Path("runs/b6"), Path("runs/yamnet")]), combine=VOTES)
+    prediction = predict_file(ensemble, Path("dawn.flac"), ensemble.hop_seconds)
+    prediction.start_seconds, prediction.probabilities   # [windows], [windows, labels], or of votes [bundles, windows, labels]
+    ensemble.rule().counted(prediction.probabilities)    # bool [windows, labels]
 
-evaluate.py, predict.py and edge/listen.py all ask this module. Several bundles are an ensemble: the mean of their
-probabilities, after each bundle's own calibration.
+evaluate.py, predict.py and edge/listen.py all ask this module. Several bundles are an ensemble. Those that hear the same audio
+are a Predictor: the mean of their probabilities, after each bundle's own calibration. An Ensemble takes any: a recording is
+decoded once, and cut once for all of them whose sample rate, high-pass, window and hop agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from src.audio import BLOCK_SECONDS, AudioFile, Window, file_windows
+from src.audio import BLOCK_SECONDS, AudioFile, windows_of_each
 from src.bundle import FLOAT32, Bundle
 from src.calibration import Calibration
 from src.errors import UserError
 from src.litert import Embedder, Graph, input_shape
-from src.soundscape import Prediction, Rule, mean_decision
+from src.recipe import Recipe
+from src.soundscape import Prediction, Rule, Votes, mean_decision
+
+MEAN, VOTES = "mean", "votes"
+HEARD = (
+    "sample_rate",
+    "window_seconds",
+    "hop_seconds",
+    "highpass_hz",
+)  # of a recipe: bundles alike in it share windows
+SAME_SECONDS = 0.01  # windows of different sample rates that begin within so much of each other are the same
 
 
 class Predictor:
@@ -29,26 +43,28 @@ class Predictor:
 
     labels: ebird codes in the order of the columns; recipe: what the audio must be
     threshold, thresholds: the mean of the bundles', one number and float64 array [labels]
-    decision: theirs, what decides beside the thresholds
+    decision: theirs, what decides beside it
     calibrated: False for what the networks themselves say, as out-of-fold predictions are
     precision: which of the bundles' LiteRT files are asked: "float32", "float16" or "int8"
+
+    Raises UserError for bundles that hear different audio: an Ensemble takes them.
     """
+
+    combine = MEAN
 
     def __init__(
         self, bundles: Sequence[Bundle], threads: int = 1, calibrated: bool = True, precision: str = FLOAT32
     ) -> None:
         first = bundles[0].recipe
         for bundle in bundles[1:]:
-            differing = [
-                name
-                for name in ("sample_rate", "window_seconds", "hop_seconds", "highpass_hz")
-                if getattr(bundle.recipe, name) != getattr(first, name)
-            ]
+            differing = [name for name in HEARD if getattr(bundle.recipe, name) != getattr(first, name)]
             if differing:
                 names = ", ".join(differing)
                 raise UserError(
-                    f"{bundle.folder} and {bundles[0].folder} hear different audio ({names}): not one ensemble"
+                    f"{bundle.folder} and {bundles[0].folder} hear different audio ({names}), so no one window is for both: "
+                    "predict.py takes them together, recording by recording"
                 )
+        self.bundles = list(bundles)
         self.labels = bundles[0].labels
         self.recipe = first
         self.name = "+".join(dict.fromkeys(bundle.name for bundle in bundles))
@@ -63,11 +79,20 @@ class Predictor:
         """What the bundles make answers by."""
         return Rule(self.thresholds, self.decision)
 
+    @property
+    def streams(self) -> list[Predictor]:
+        """Itself: it hears one kind of audio."""
+        return [self]
+
     def probabilities(self, windows: np.ndarray) -> np.ndarray:
         """Answer for windows: float32 array [windows, window_samples], unit scale -> float32 array [windows, labels].
 
         Each window is answered alone, so no answer depends on what else is asked. Raises ValueError on another shape.
         """
+        return self.each(windows).mean(axis=0)
+
+    def each(self, windows: np.ndarray) -> np.ndarray:
+        """What each bundle answers, calibrated, as `probabilities` means it: float32 array [bundles, windows, labels]."""
         if windows.ndim != 2 or windows.shape[1] != self.recipe.window_samples:
             raise ValueError(f"windows must be [n, {self.recipe.window_samples}], not {list(windows.shape)}")
         answers = np.empty((len(self._models), len(windows), len(self.labels)), np.float32)
@@ -75,7 +100,59 @@ class Predictor:
             for column, window in enumerate(windows):
                 answers[row, column] = model.run(window)
             answers[row] = self._calibrations[row].apply(answers[row])
-        return answers.mean(axis=0)
+        return answers
+
+
+class Ensemble:
+    """One or more bundles that answer for a recording, whatever audio each of them hears.
+
+    streams: a Predictor for each kind of audio. The first has the shortest windows, which are those that are answered:
+        longer ones of other bundles are averaged onto them by the seconds they share
+    bundles: in the order of the streams, which is that of their answers where they vote
+    labels, name, threshold, thresholds, decision: as a Predictor has them; recipe: the first stream's
+    combine: MEAN: probabilities and thresholds are the bundles' mean; VOTES: each answers by its own, see soundscape.Votes
+    """
+
+    def __init__(
+        self, bundles: Sequence[Bundle], threads: int = 1, combine: str = MEAN, precision: str = FLOAT32
+    ) -> None:
+        alike: dict[tuple, list[Bundle]] = {}
+        for one in bundles:
+            alike.setdefault(tuple(getattr(one.recipe, name) for name in HEARD), []).append(one)
+        groups = sorted(alike.values(), key=lambda group: group[0].recipe.window_seconds)
+        self.streams = [Predictor(group, threads, precision=precision) for group in groups]
+        self.bundles = [one for group in groups for one in group]
+        self.labels = bundles[0].labels
+        self.name = "+".join(dict.fromkeys(one.name for one in bundles))
+        self.recipe = self.streams[0].recipe
+        self.threshold = float(np.mean([one.threshold for one in bundles]))
+        self.thresholds = np.mean([one.thresholds for one in bundles], axis=0)
+        self.decision = mean_decision([one.decision for one in bundles])
+        self.combine = combine
+
+    @property
+    def hop_seconds(self) -> float | None:
+        """Between the answered windows, as the bundles' decision has it; None: as each bundle's recipe has it."""
+        return hop_of(self.recipe, self.decision.overlap) if self.decision.overlap else None
+
+    def rule(
+        self,
+        threshold: float | None = None,
+        given: Mapping[str, float] | None = None,
+        allowed: np.ndarray | None = None,
+    ) -> Rule | Votes:
+        """What makes answers of the probabilities.
+
+        threshold: for all species, None: the bundles'; given: fields of a Decision that are not to be the bundles'
+        allowed: bool array [labels], the only species that may be answered; None: all
+        """
+        given = given or {}
+        decision = replace(self.decision, **given)
+        if self.combine == MEAN:
+            return Rule(self.thresholds if threshold is None else threshold, decision, allowed)
+        own = [np.array(one.thresholds) if threshold is None else threshold for one in self.bundles]
+        rules = [Rule(limits, replace(one.decision, **given), allowed) for limits, one in zip(own, self.bundles)]
+        return Votes(tuple(rules), decision.most)
 
 
 class _Model:
@@ -104,35 +181,80 @@ class _Model:
         return self._graph.run(self._first(window) if self._first else window[None])[0]
 
 
-def answers(
-    predictor: Predictor,
-    audio: AudioFile,
-    hop_seconds: float | None = None,
-    block_seconds: float = BLOCK_SECONDS,
-) -> Iterator[tuple[Window, np.ndarray]]:
-    """Yield each window of a file with its probabilities, float32 [labels]; no more than a block is held.
-
-    Raises AudioError if nothing of the file can be read.
-    """
-    for window in file_windows(audio, predictor.recipe, "mono", hop_seconds, block_seconds):
-        yield window, predictor.probabilities(window.samples)[0]  # (1, samples) -> (labels,)
+def hop_of(recipe: Recipe, overlap: float) -> float:
+    """Seconds between windows of which neighbours overlap by at least this share of a window."""
+    return min(recipe.hop_seconds, recipe.window_seconds * (1 - overlap))
 
 
 def predict_file(
-    predictor: Predictor,
+    core: Predictor | Ensemble,
     path: Path,
+    hop_seconds: float | None = None,
+    block_seconds: float = BLOCK_SECONDS,
+) -> Prediction:
+    """As `predict_audio`, of the file of this name. Raises AudioError if nothing of it can be read."""
+    with AudioFile(path) as audio:
+        return predict_audio(core, audio, hop_seconds, block_seconds)
+
+
+def predict_audio(
+    core: Predictor | Ensemble,
+    audio: AudioFile,
     hop_seconds: float | None = None,
     block_seconds: float = BLOCK_SECONDS,
 ) -> Prediction:
     """Answer for all windows of a file, whose audio is never held whole. Stereo is answered as its mean.
 
+    hop_seconds: between the starts of the answered windows; None: as each bundle's recipe has it. Bundles of longer windows
+        overlap them by the same share
     Raises AudioError if nothing of the file can be read.
     """
-    starts, found = [], []
-    with AudioFile(path) as audio:
-        for window, probabilities in answers(predictor, audio, hop_seconds, block_seconds):
-            starts.append(window.start_seconds)
-            found.append(probabilities)
-        return Prediction(
-            np.array(starts), np.array(found), predictor.recipe.window_seconds, audio.seconds_read, audio.fault
+    streams, votes = core.streams, core.combine == VOTES
+    shares = [one.recipe.window_seconds / core.recipe.window_seconds for one in streams]
+    hops = [None if hop_seconds is None else hop_seconds * share for share in shares]
+    starts: list[list[float]] = [[] for _ in streams]
+    said: list[list[np.ndarray]] = [[] for _ in streams]
+    wanted = [(one.recipe, hop) for one, hop in zip(streams, hops)]
+    for which, window in windows_of_each(audio, wanted, "mono", block_seconds):
+        starts[which].append(window.start_seconds)
+        each = streams[which].each(window.samples)  # (1, samples) -> (bundles, 1, labels)
+        said[which].append(each if votes else each.mean(axis=0))
+    heard = [
+        Prediction(
+            np.array(of_stream),
+            np.concatenate(answers, axis=-2),
+            one.recipe.window_seconds,
+            audio.seconds_read,
+            audio.fault,
         )
+        for one, of_stream, answers in zip(streams, starts, said)
+    ]
+    return heard[0] if len(heard) == 1 else _together(heard, [len(one.bundles) for one in streams], votes)
+
+
+def _together(heard: Sequence[Prediction], bundles: Sequence[int], votes: bool) -> Prediction:
+    """The answers of several streams on the windows of the first: those of all bundles where they vote, else their mean.
+
+    bundles: how many each stream has
+    """
+    first = heard[0]
+    # At another sample rate a file may be a sample shorter, and a window of that sample alone is not there.
+    ends = [one.start_seconds[-1] + one.window_seconds for one in heard]
+    starts = first.start_seconds[first.start_seconds < min(ends)]
+    said = [_same_windows(one, starts, first.window_seconds).probabilities for one in heard]
+    if votes:
+        return replace(first, start_seconds=starts, probabilities=np.concatenate(said))
+    mean = np.average(said, axis=0, weights=bundles).astype(np.float32)
+    return replace(first, start_seconds=starts, probabilities=mean)
+
+
+def _same_windows(one: Prediction, starts: np.ndarray, window_seconds: float) -> Prediction:
+    """A stream's answers on these windows: its own where they are the same ones."""
+    own = one.start_seconds[: len(starts)]
+    if (
+        one.window_seconds == window_seconds
+        and len(own) == len(starts)
+        and np.allclose(own, starts, rtol=0, atol=SAME_SECONDS)
+    ):
+        return replace(one, start_seconds=own, probabilities=one.probabilities[..., : len(own), :])
+    return one.on(starts, window_seconds)

@@ -2,13 +2,15 @@
 
 answered = row_probabilities(prediction, end_seconds)                   # float32 [rows, labels]; NaN where there is no audio
 birds = decide(answered, labels, Rule(thresholds, decision), end_seconds)    # a set of codes a row; empty: nocall
+
+Of several bundles the probabilities are their mean, by one Rule; or those of each, [bundles, rows, labels], by Votes.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ class Prediction:
     """A file's answer.
 
     start_seconds: float64 array [windows]
-    probabilities: float32 array [windows, labels], in [0, 1]
+    probabilities: float32 array [windows, labels], in [0, 1]; where bundles vote, those of each: [bundles, windows, labels]
     window_seconds: length of each window
     seconds: audio that was read
     fault: "" or what was wrong with the file, though it could be read in part
@@ -38,11 +40,24 @@ class Prediction:
     seconds: float
     fault: str
 
+    @property
+    def mean(self) -> np.ndarray:
+        """The probabilities, of several bundles their mean: float32 array [windows, labels]."""
+        return self.probabilities if self.probabilities.ndim == 2 else self.probabilities.mean(axis=0)
+
+    def on(self, start_seconds: np.ndarray, window_seconds: float) -> Prediction:
+        """The same answers on other windows, each the mean of those that touch it, by the seconds they share."""
+        ends = start_seconds + window_seconds
+        shared = row_probabilities(self, ends, window_seconds)
+        return replace(self, start_seconds=start_seconds, probabilities=shared, window_seconds=window_seconds)
+
 
 @dataclass(frozen=True)
 class Decision:
     """What decides beside the threshold. The default changes nothing.
 
+    overlap: share of a window by which neighbouring windows overlap, so that a row is the mean of several; 0: as the recipe
+        has it. It is no affair of rows: who answers the windows heeds it
     neighbours: share of the rows before and after in a row's logit, each half of it
     strict: a species is in a file if somewhere it reaches its threshold raised by so many logits,
     loose: and then in each row where it reaches its threshold lowered by so many
@@ -53,11 +68,13 @@ class Decision:
     strict: float = 0.0
     loose: float = 0.0
     most: int = 0
+    overlap: float = 0.0
 
     def __post_init__(self) -> None:
         """Raise UserError for a number that makes no sense."""
-        if not (0 <= self.neighbours < 1 and self.strict >= 0 and self.loose >= 0 and self.most >= 0):
-            raise UserError(f"a decision's neighbours lie in [0, 1) and nothing is below 0, not {self}")
+        shares = 0 <= self.neighbours < 1 and 0 <= self.overlap < 1
+        if not (shares and self.strict >= 0 and self.loose >= 0 and self.most >= 0):
+            raise UserError(f"a decision's neighbours and overlap lie in [0, 1) and nothing is below 0, not {self}")
 
     def to_dict(self) -> dict:
         """As JSON has it."""
@@ -94,13 +111,38 @@ class Rule:
         return accepted(probabilities, self.thresholds, self.decision, end_seconds, row_seconds, self.allowed)
 
 
+@dataclass(frozen=True)
+class Votes:
+    """What makes answers of the probabilities of several bundles: each answers by a rule of its own, its thresholds, neighbours
+    and all, and a species counts where more than half of them answer it.
+
+    most: greatest number of species a row, the likeliest by what they exceed the thresholds on average; 0: any
+    """
+
+    rules: tuple[Rule, ...]
+    most: int = 0
+
+    def counted(
+        self, probabilities: np.ndarray, end_seconds: np.ndarray | None = None, row_seconds: float = ROW_SECONDS
+    ) -> np.ndarray:
+        """Which species count: bool [rows, labels]. probabilities: float array [bundles, rows, labels]; see `accepted`."""
+        times = (end_seconds, row_seconds)
+        votes = [rule.counted(own, *times) for rule, own in zip(self.rules, probabilities)]
+        counted = np.mean(votes, axis=0) > 0.5
+        if not self.most:
+            return counted
+        over = [_over(own, one.thresholds, one.decision, *times) for one, own in zip(self.rules, probabilities)]
+        return _likeliest(counted, np.mean(over, axis=0), self.most)
+
+
 def mean_decision(decisions: Sequence[Decision]) -> Decision:
-    """That of an ensemble: the mean of its members', and the greatest number of species that any allows (0: any allows all)."""
+    """That of an ensemble: the mean of its members', but of the overlap the greatest, since all are asked for the same windows,
+    and the greatest number of species that any allows (0: any allows all)."""
     most = [one.most for one in decisions]
     means = {
         name: float(np.mean([getattr(one, name) for one in decisions])) for name in ("neighbours", "strict", "loose")
     }
-    return Decision(**means, most=0 if 0 in most else max(most))
+    return Decision(**means, most=0 if 0 in most else max(most), overlap=max(one.overlap for one in decisions))
 
 
 def row_probabilities(prediction: Prediction, end_seconds: np.ndarray, row_seconds: float = ROW_SECONDS) -> np.ndarray:
@@ -108,19 +150,21 @@ def row_probabilities(prediction: Prediction, end_seconds: np.ndarray, row_secon
 
     A row takes the mean of the windows that touch it, each by the seconds it shares with the row: windows of 5 s every 5 s
     answer rows one to one, longer or overlapping ones are averaged. A whole file takes each species' greatest probability.
-    A row beyond the audio is NaN. Returns float32 [rows, labels].
+    A row beyond the audio is NaN. Returns float32 [rows, labels], or [bundles, rows, labels] as the probabilities are.
     """
-    starts = prediction.start_seconds
+    starts, said = prediction.start_seconds, prediction.probabilities
     ends = starts + prediction.window_seconds
-    answers = np.full((len(end_seconds), prediction.probabilities.shape[1]), np.nan, np.float32)
+    answers = np.full((*said.shape[:-2], len(end_seconds), said.shape[-1]), np.nan, np.float32)
     for row, end in enumerate(end_seconds):
         if np.isnan(end):
-            answers[row] = prediction.probabilities.max(axis=0)
+            # A bundle that votes is asked for its own greatest, as it would be alone.
+            answers[..., row, :] = said.max(axis=-2)
             continue
         first = max(end - row_seconds, 0.0)
         shared = np.maximum(np.minimum(ends, end) - np.maximum(starts, first), 0.0)  # seconds, (windows,)
-        if first < prediction.seconds and shared.any():
-            answers[row] = np.average(prediction.probabilities, axis=0, weights=shared)
+        touching = np.flatnonzero(shared)  # few of them, however long the file
+        if first < prediction.seconds and len(touching):
+            answers[..., row, :] = np.average(said[..., touching, :], axis=-2, weights=shared[touching])
     return answers
 
 
@@ -139,25 +183,43 @@ def accepted(
         threshold; None: they follow each other; row_seconds: from one row's end to the next one's
     allowed: bool array [labels], the only species that may be answered; None: all
     """
-    said = logit(np.nan_to_num(probabilities))
-    limits = np.broadcast_to(logit(thresholds), said.shape)
-    there = ~np.isnan(probabilities).any(axis=1)
-    whole = np.zeros(len(said), bool) if end_seconds is None else np.isnan(end_seconds)
-    if decision.neighbours:
-        said = _with_neighbours(said, there & ~whole, decision.neighbours, end_seconds, row_seconds)
-    over = said - limits  # (rows, labels), logits
+    there, whole = ~np.isnan(probabilities).any(axis=1), _whole(len(probabilities), end_seconds)
+    over = _over(probabilities, thresholds, decision, end_seconds, row_seconds)
     somewhere = (over[there] >= decision.strict).any(axis=0)
     counted = (over >= np.where(whole, decision.strict, -decision.loose)[:, None]) & somewhere & there[:, None]
     if not (decision.neighbours or decision.strict or decision.loose):  # to the last bit, which logits round away
         counted = (probabilities >= thresholds) & there[:, None]
     if allowed is not None:
         counted &= allowed
-    if decision.most:
-        kept = np.argsort(np.where(counted, -over, np.inf), axis=1, kind="stable")[:, : decision.most]
-        among = np.zeros_like(counted)
-        np.put_along_axis(among, kept, True, axis=1)
-        counted &= among
-    return counted
+    return _likeliest(counted, over, decision.most) if decision.most else counted
+
+
+def _over(
+    probabilities: np.ndarray,
+    thresholds: float | np.ndarray,
+    decision: Decision,
+    end_seconds: np.ndarray | None,
+    row_seconds: float,
+) -> np.ndarray:
+    """By how many logits each species exceeds its threshold, its neighbours heard: float array [rows, labels]."""
+    said = logit(np.nan_to_num(probabilities))
+    if decision.neighbours:
+        there = ~np.isnan(probabilities).any(axis=1) & ~_whole(len(said), end_seconds)
+        said = _with_neighbours(said, there, decision.neighbours, end_seconds, row_seconds)
+    return said - np.broadcast_to(logit(thresholds), said.shape)
+
+
+def _whole(rows: int, end_seconds: np.ndarray | None) -> np.ndarray:
+    """Which rows stand for a whole file: bool [rows]."""
+    return np.zeros(rows, bool) if end_seconds is None else np.isnan(end_seconds)
+
+
+def _likeliest(counted: np.ndarray, over: np.ndarray, most: int) -> np.ndarray:
+    """Of the species that count in a row the `most` that exceed their thresholds most: bool [rows, labels]."""
+    kept = np.argsort(np.where(counted, -over, np.inf), axis=1, kind="stable")[:, :most]
+    among = np.zeros_like(counted)
+    np.put_along_axis(among, kept, True, axis=1)
+    return counted & among
 
 
 def _with_neighbours(
@@ -177,9 +239,9 @@ def _with_neighbours(
 
 
 def decide(
-    probabilities: np.ndarray, labels: Sequence[str], rule: Rule, end_seconds: np.ndarray | None = None
+    probabilities: np.ndarray, labels: Sequence[str], rule: Rule | Votes, end_seconds: np.ndarray | None = None
 ) -> list[set[str]]:
-    """The species of each row of a file by a rule; none for a row that is NaN. Arguments as for `accepted`."""
+    """The species of each row of a file by a rule; none for a row that is NaN. Arguments as for `accepted`, and for `Votes`."""
     return [{labels[column] for column in np.flatnonzero(row)} for row in rule.counted(probabilities, end_seconds)]
 
 

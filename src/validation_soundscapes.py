@@ -1,10 +1,10 @@
-"""Soundscapes with truth, for a fold: calls of its held-out recordings mixed over its held-out backgrounds, and its answers.
+"""Soundscapes with truth, for a fold: calls of its held-out recordings mixed over its held-out backgrounds.
 
     material = material_of(oof, recordings)                     # which windows a fold may use; None: no backgrounds
     for minute in minutes(material, recipe, Options(minutes=30)):
         minute.samples, minute.rows                             # float32 [samples]; a row each 5 s, with its truth
-    table = answered(minutes(...), predictor, fold=0)           # with the network's probabilities: fold<k>/soundscapes.parquet
-    rows = answers([table], labels)                             # as arrays, for fitting and judging
+
+What a model answers to them is answered_soundscapes.py's.
 
 A clip is a bird close to the microphone and little else, and a threshold that is right for clips is wrong for soundscapes. So
 the thresholds are chosen here. A row without birds is backgrounds only; in another lie one to three calls, each 1.5 to 5 s of
@@ -20,26 +20,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from src.audio import WindowStream, some_windows
+from src.audio import some_windows
 from src.competition import NOCALL, read_backgrounds
 from src.errors import UserError
 from src.files import written_whole
-from src.fitting import Answers, parts
-from src.oof import code_matrix
-from src.predictor import Prediction, Predictor
+from src.fitting import parts
 from src.recipe import Recipe
-from src.soundscape import ROW_SECONDS, row_probabilities
+from src.soundscape import ROW_SECONDS
 from src.spectrogram import log_mel
 from src.storage import place
 
-FILE = "soundscapes.parquet"
-VERSION = 3  # of how they are mixed and kept: those of another are mixed anew
 ROWS = 12  # of a soundscape: a minute
 BATCH_MINUTES = 30  # whose audio is held in memory together: about 250 MB
 CALLS = (0.7, 0.2, 0.1)  # the shares of rows with birds that have one, two and three calls
@@ -289,42 +285,6 @@ def _faded(samples: np.ndarray, fade: int) -> np.ndarray:
     return faded
 
 
-def answered(mixed: Iterable[Minute], predictor: Predictor, fold: int) -> pd.DataFrame:
-    """The rows of all minutes, with the fold and the probability of each species, as the predictor answers soundscapes."""
-    tables = []
-    # The windows are high-passed already, and a filter of a sum is the sum of what it filters.
-    recipe = replace(predictor.recipe, highpass_hz=0.0)
-    for minute in mixed:
-        stream = WindowStream(recipe.sample_rate, recipe)
-        cut = list(stream.push(minute.samples[:, None], last=True))
-        prediction = Prediction(
-            np.array([window.start_seconds for window in cut]),
-            predictor.probabilities(np.concatenate([window.samples for window in cut])),
-            recipe.window_seconds,
-            len(minute.samples) / recipe.sample_rate,
-            "",
-        )
-        probabilities = row_probabilities(prediction, minute.rows.start_seconds.to_numpy() + ROW_SECONDS)
-        tables.append(pd.concat([minute.rows, pd.DataFrame(probabilities, columns=list(predictor.labels))], axis=1))
-    return pd.concat(tables, ignore_index=True).assign(fold=fold)
-
-
-def write(folder: Path, table: pd.DataFrame, made: str) -> None:
-    """Keep a fold's answered soundscapes. made: by which options and model, so that `read` knows them again."""
-    table.attrs["made"] = f"{VERSION} {made}"
-    with written_whole(folder / FILE) as temporary:
-        table.to_parquet(temporary, index=False)
-
-
-def read(folder: Path, made: str) -> pd.DataFrame | None:
-    """A fold's answered soundscapes, if they were made by these options and model."""
-    try:
-        table = pd.read_parquet(folder / FILE)
-    except (OSError, ValueError):
-        return None
-    return table if table.attrs.get("made") == f"{VERSION} {made}" else None
-
-
 def write_audio(folder: Path, minute: Minute, recipe: Recipe) -> None:
     """A minute as WAV and its truth as CSV (minuteN.wav, minuteN.csv), for a person to listen to."""
     import soundfile
@@ -333,28 +293,3 @@ def write_audio(folder: Path, minute: Minute, recipe: Recipe) -> None:
         soundfile.write(temporary, minute.samples, recipe.sample_rate)
     with written_whole(folder / f"minute{minute.number}.csv") as temporary:
         minute.rows.to_csv(temporary, index=False)
-
-
-def answers(tables: Sequence[pd.DataFrame], labels: tuple[str, ...]) -> Answers:
-    """Answered soundscapes of folds as arrays, with the groups of fitting.groups: the fold, or the part of one fold."""
-    table = pd.concat(tables, ignore_index=True)
-    group = "fold" + table.fold.astype(str) if table.fold.nunique() > 1 else "part" + table.part.astype(str)
-    present = code_matrix(table.truth, labels)
-    sources = {
-        name: number for number, name in enumerate(sorted({s for row in table.origins for s in json.loads(row)}))
-    }
-    origin = np.full(present.shape, -1)
-    column = {code: number for number, code in enumerate(labels)}
-    for row, (codes, names) in enumerate(zip(table.truth, table.origins)):
-        for code, name in zip(codes.split(), json.loads(names)):
-            origin[row, column[code]] = sources[name]
-    return Answers(
-        labels=tuple(labels),
-        probabilities=table[list(labels)].to_numpy(np.float32),
-        origin=origin,
-        maybe=code_matrix(table.maybe, labels) & ~present,
-        weight=np.full(len(table), 1 / len(table)),
-        source=table.source.to_numpy(str),
-        group=group.to_numpy(str),
-        file=(table.fold.astype(str) + "/" + table.minute.astype(str)).factorize()[0],
-    )

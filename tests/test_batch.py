@@ -328,7 +328,7 @@ def test_a_changed_recording_threshold_or_model_is_answered_anew_and_nothing_els
     other = shutil.copytree(tone_bundle.folder, tmp_path / "other")
     text = (other / "bundle.json").read_text().replace('"threshold": 0.5', '"threshold": 0.25')
     (other / "bundle.json").write_text(text)
-    assert Question.of([tone_bundle], 1, None, 5.0).digest == Question.of([tone_bundle], 2, None, 5.0).digest
+    assert Question.of([tone_bundle], 1).digest == Question.of([tone_bundle], 2).digest
     from src import bundle
 
     digests = {
@@ -426,7 +426,7 @@ class Loading:
 def test_a_process_loads_the_model_once_whatever_it_reads(tone_bundle, woods, tmp_path):
     parts = Parts(tmp_path, "digest")
     recordings = recording_files.find([woods])
-    batch.analyse(Loading(Question.of([tone_bundle], 1, None, 5.0)), recordings, parts, Workers(2))
+    batch.analyse(Loading(Question.of([tone_bundle], 1)), recordings, parts, Workers(2))
     told = [line for one in recordings for line in parts.lines(one)]
     assert len(told) == 9
     assert {misses for _, misses in told} == {1}

@@ -88,7 +88,8 @@ FLOORS = [
     | {"shards", "windows", "preparation", "waveforms", "competition_download"},
     {
         *("datasets", "mixing", "backbones", "outputs", "oof", "sample", "evaluation"),
-        *("exploration", "measuring", "layouts", "options", "fitting", "validation_soundscapes"),
+        *("exploration", "measuring", "layouts", "options", "fitting", "judging"),
+        *("validation_soundscapes", "answered_soundscapes"),
         *("hub_modules", "audio_backbones", "model_table", "splits", "embeddings", "heads", "many", "vae"),
         *("kaggle_push", "batch"),
     },

@@ -208,6 +208,31 @@ def test_the_commit_run_says_that_there_is_no_test_audio_and_tries_the_examples(
     assert "no example audio either" in done.stdout
 
 
+def test_bundles_of_different_sample_rates_vote_in_the_kernel_if_it_was_built_so(
+    tone_bundle, tone_bundle_16k, wheels, kaggle, without_network, tmp_path
+):
+    """Two of three hear `high`, and one of them wants to be sure of `low`, as does the one that does not hear `high`."""
+    models = []
+    for name, of, thresholds in (
+        ("a", tone_bundle, [0.5, 0.5, 0.5]), ("b", tone_bundle, [1.0, 0.5, 0.5]), ("c", tone_bundle_16k, [1.0, 0.5, 0.5]),
+    ):  # fmt: skip
+        models.append(Path(shutil.copytree(of.folder, tmp_path / name / "bundle")))
+        path = models[-1] / "bundle.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "thresholds": thresholds}))
+    more = [option for model in models[1:] for option in ("--model", model)]
+    answered = {}
+    for combine in ("mean", "votes"):
+        done = build(models[0], wheels, tmp_path / combine, *more, "--combine", combine)
+        assert done.returncode == 0, done.stderr
+        (kaggle / "input/birdcall-code").unlink()
+        (kaggle / "input/birdcall-code").symlink_to(tmp_path / combine / "dataset")
+        done = run_kernel(tmp_path / combine / "kernel/kernel.py", kaggle, without_network)
+        assert done.returncode == 0, done.stderr
+        answered[combine] = dict(answers(kaggle / "working/submission.csv"))
+    assert answered["votes"]["site_1_a_5"] == "nocall" and answered["votes"]["site_3_b"] == "high mid"
+    assert answered["mean"]["site_1_a_5"] == "low", "the mean of three sure ones reaches the mean of their thresholds"
+
+
 def test_no_file_is_started_after_the_limit_and_the_log_says_which(built, kaggle, without_network):
     done = run_kernel(built / "kernel/kernel.py", kaggle, without_network, BIRDCALL_KAGGLE_SECONDS="0")
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ from src import fitting
 from src.calibration import sigmoid
 from src.errors import UserError
 from src.fitting import Answers
-from src.soundscape import Decision, Rule, accepted, decide, mean_decision, read_species
+from src.soundscape import Decision, Prediction, Rule, Votes, accepted, decide, mean_decision, read_species
 
 ROWS = st.integers(1, 12)
 LOGITS = st.integers(-60, 60).map(lambda tenths: tenths / 10)  # none so near a threshold that rounding decides
@@ -76,15 +76,47 @@ def test_a_row_beyond_the_audio_is_empty_and_nobody_s_neighbour():
     assert accepted(said, 0.5, Decision(neighbours=0.9, loose=6.0)).tolist() == [[True], [False]]
 
 
+def test_bundles_that_vote_are_each_asked_by_a_rule_of_their_own_and_more_than_half_must_agree():
+    said = np.stack([rows_of([1.0, 1.0, -1.0]), rows_of([1.0, 1.0, -1.0]), rows_of([-1.0, 1.0, -1.0])])
+    sure, plain = Rule(float(sigmoid(np.array(2.0)))), Rule(0.5)
+    assert Votes((plain, plain, plain)).counted(said).tolist() == [[True, True, False]]
+    assert Votes((plain, sure, plain)).counted(said).tolist() == [[False, True, False]]
+    assert Votes((plain, sure)).counted(said[:2]).tolist() == [[False] * 3], "half of them is not more than half"
+    loose = Rule(0.5, Decision(loose=2.0))  # believes what is sure somewhere, the third species nowhere
+    assert Votes((loose, loose, plain)).counted(said).tolist() == [[True, True, False]]
+    assert decide(said, list("abc"), Votes((plain, sure, plain))) == [{"b"}]
+
+
+def test_of_what_the_voters_agree_on_no_more_than_asked_for_counts_the_likeliest_on_average():
+    said = np.stack([rows_of([3.0, 2.0, 1.0]), rows_of([0.1, 2.0, 1.0]), rows_of([0.2, 0.1, 1.0])])
+    assert Votes((Rule(0.5),) * 3, most=1).counted(said).tolist() == [[False, True, False]]
+    assert Votes((Rule(0.5),) * 3, most=2).counted(said).tolist() == [[True, True, False]]
+    beyond = np.full((3, 1, 3), np.nan)
+    assert not Votes((Rule(0.0),) * 3, most=2).counted(beyond).any()
+
+
+def test_answers_are_put_on_other_windows_by_the_seconds_they_share():
+    said = np.array([[0.0], [0.3], [0.9]], np.float32)
+    moved = Prediction(np.array([0.0, 2.5, 5.0]), said, 5.0, 10.0, "").on(np.array([0.0, 5.0]), 5.0)
+    np.testing.assert_allclose(moved.probabilities[:, 0], [0.1, (0.3 * 2.5 + 0.9 * 5) / 7.5], atol=1e-6)
+    assert moved.window_seconds == 5.0 and moved.start_seconds.tolist() == [0.0, 5.0]
+    several = Prediction(np.array([0.0, 2.5, 5.0]), np.stack([said, 1 - said]), 5.0, 10.0, "")
+    np.testing.assert_allclose(several.mean, 0.5)
+    on_rows = several.on(np.array([0.0, 5.0]), 5.0).probabilities
+    np.testing.assert_allclose(on_rows[0], moved.probabilities)
+    np.testing.assert_allclose(on_rows.sum(axis=0), 1, atol=1e-6)
+
+
 def test_numbers_that_make_no_sense_are_refused_and_an_ensemble_takes_the_mean():
-    for wrong in ({"neighbours": 1.0}, {"strict": -1.0}, {"most": -1}):
+    for wrong in ({"neighbours": 1.0}, {"strict": -1.0}, {"most": -1}, {"overlap": 1.0}):
         with pytest.raises(UserError, match="a decision's neighbours"):
             Decision(**wrong)
     with pytest.raises(ValueError, match="has no volume"):
         Decision.from_dict({"volume": 3})
-    both = mean_decision([Decision(0.2, 1.0, 0.5, 3), Decision(0.0, 0.0, 0.5, 0)])
-    assert both == Decision(0.1, 0.5, 0.5, 0)
+    both = mean_decision([Decision(0.2, 1.0, 0.5, 3), Decision(0.0, 0.0, 0.5, 0, overlap=0.5)])
+    assert both == Decision(0.1, 0.5, 0.5, 0, overlap=0.5), "all are asked for the same windows"
     assert Decision.from_dict(both.to_dict()) == both
+    assert Decision.from_dict({"neighbours": 0.1, "strict": 0, "loose": 0, "most": 3}) == Decision(0.1, most=3)
 
 
 def test_what_helps_is_found_and_what_does_not_is_left_out():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,16 @@ import pandas as pd
 import pytest
 import soundfile
 from conftest import TONES_HZ
-from tone_run import CODES, make_tone_run
+from tone_run import CODES, RATE, make_tone_run
 
-from src import layouts, runs
+from src import answered_soundscapes, layouts, runs
+from src.answered_soundscapes import Heard, answers, ask
+from src.calibration import Calibration
 from src.errors import UserError
-from src.predictor import Predictor
+from src.predictor import Predictor, predict_file
 from src.recipe import preset
-from src.validation_soundscapes import ROWS, Options, _noise, answered, answers, material_of, minutes, write_audio
+from src.soundscape import row_probabilities
+from src.validation_soundscapes import ROWS, Options, _noise, material_of, minutes, write_audio
 
 
 @pytest.fixture(scope="module")
@@ -144,15 +148,72 @@ def test_the_same_seed_mixes_the_same_and_another_does_not(material, tone_bundle
 
 
 def test_a_model_that_hears_tones_finds_them_and_the_answers_are_arrays(mixed, tone_bundle):
-    table = answered(mixed, Predictor([tone_bundle], calibrated=False), fold=0)
-    rows = answers([table], CODES)
+    heard = ask(mixed, tone_bundle.recipe, Predictor([tone_bundle], calibrated=False), fold=0)
+    rows = answers([heard], CODES)
     assert rows.probabilities.shape == rows.present.shape == (10 * ROWS, 3)
     assert rows.weight.sum() == pytest.approx(1)
-    assert set(rows.group) == {f"part{part}" for part in table.part}
+    assert set(rows.group) == {f"part{part}" for part in heard.rows.part}
     assert rows.probabilities[rows.present].mean() > rows.probabilities[~rows.present & ~rows.maybe].mean() + 0.2
     assert (rows.examples <= 2).all(), "two sources of each species are held out, however often they are mixed in"
-    both = answers([table, table.assign(fold=1)], CODES)
+    both = answers([heard, Heard(heard.rows.assign(fold=1), heard.windows.assign(fold=1))], CODES)
     assert set(both.group) == {"fold0", "fold1"}
+    np.testing.assert_array_equal(np.bincount(both.windows.file), 20 * [2 * ROWS - 1])
+    assert both.file.max() == both.windows.file.max() == 19
+
+
+def test_windows_that_overlap_give_the_rows_that_predict_would_give_at_half_the_hop(mixed, tone_bundle, tmp_path):
+    """Calibrated window by window, as a bundle with the same calibration answers the minute as a file."""
+    heard = ask(mixed[:3], tone_bundle.recipe, Predictor([tone_bundle], calibrated=False), fold=0)
+    rows, calibration = answers([heard], CODES), Calibration(0.5, 0.4, (0.0, -1.0, 1.0))
+    found = rows.overlapping(dict.fromkeys(set(rows.group), calibration))
+    calibrated = Predictor(
+        [replace(tone_bundle, calibration=calibration, recipe=replace(tone_bundle.recipe, highpass_hz=0))]
+    )
+    for minute in mixed[:3]:
+        soundfile.write(tmp_path / "minute.wav", minute.samples, RATE, "FLOAT")
+        said = predict_file(calibrated, tmp_path / "minute.wav", hop_seconds=2.5)
+        expected = row_probabilities(said, 5.0 * np.arange(1, ROWS + 1))
+        np.testing.assert_allclose(found[rows.file == minute.number], expected, atol=1e-5)
+    plain = calibration.apply(rows.probabilities)
+    assert np.abs(found - plain).max() > 0.03, "they are not the windows of the rows"
+
+
+def test_a_window_is_asked_once_and_a_model_whose_windows_overlap_by_half_has_no_more_of_them(mixed, tone_bundle):
+    class Counting:
+        labels = CODES
+
+        def __init__(self, **changes) -> None:
+            self.recipe, self.asked = replace(tone_bundle.recipe, **changes), 0
+
+        def probabilities(self, windows: np.ndarray) -> np.ndarray:
+            self.asked += len(windows)
+            return np.full((len(windows), 3), 0.25, np.float32)
+
+    once = Counting()
+    assert len(ask(mixed[:1], tone_bundle.recipe, once, fold=0).windows) == once.asked == 2 * ROWS - 1
+    half = Counting(window_seconds=10.0)
+    assert ask(mixed[:1], tone_bundle.recipe, half, fold=0).windows is None
+    assert half.asked == ROWS - 1
+
+
+def test_a_model_of_another_sample_rate_hears_the_same_soundscapes(mixed, tone_bundle, tone_bundle_16k):
+    wide, narrow = (ask(mixed, tone_bundle.recipe, Predictor([one]), fold=0) for one in (tone_bundle, tone_bundle_16k))
+    assert wide.rows.drop(columns=list(CODES)).equals(narrow.rows.drop(columns=list(CODES)))
+    low = wide.rows.truth.str.contains("low")
+    assert narrow.rows.low[low].mean() > narrow.rows.low[~low].mean() + 0.1
+    assert np.ptp(narrow.rows.high) < 0.1 < np.ptp(wide.rows.high), "8 kHz is not to be heard at 16 kHz"
+
+
+def test_what_was_kept_is_known_again_only_if_it_was_made_so_and_is_there_whole(mixed, tone_bundle, tmp_path):
+    heard = ask(mixed[:2], tone_bundle.recipe, Predictor([tone_bundle]), fold=3)
+    answered_soundscapes.write(tmp_path, heard, "so")
+    again = answered_soundscapes.read(tmp_path, "so")
+    assert again.rows.equals(heard.rows) and again.windows.equals(heard.windows) and again.fold == 3
+    assert answered_soundscapes.read(tmp_path, "otherwise") is None
+    (tmp_path / answered_soundscapes.WINDOWS_FILE).unlink()
+    assert answered_soundscapes.read(tmp_path, "so") is None
+    answered_soundscapes.write(tmp_path, Heard(heard.rows, None), "so")
+    assert answered_soundscapes.read(tmp_path, "so").windows is None
 
 
 def test_other_backgrounds_are_taken_less_what_the_model_learned_from(windows, recordings, tmp_path, tone_run):

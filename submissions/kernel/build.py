@@ -28,6 +28,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model", type=Path, action="append", required=True, help="bundle, fold or run; repeat it for an ensemble"
     )
+    parser.add_argument("--combine", choices=["mean", "votes"], default="mean", help="of several, as for predict.py")
     parser.add_argument("-o", "--output", type=Path, default=HERE / "built", help="folder for the two (%(default)s)")
     parser.add_argument("--user", help="your name on Kaggle (default: that of your credentials)")
     parser.add_argument("--name", default="birdcall", help="of the dataset, NAME-code, and of the kernel, NAME-kernel")
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.name,
         arguments.python_versions,
         arguments.wheels,
+        arguments.combine,
     )
     size = sum(file.stat().st_size for file in built.dataset.rglob("*") if file.is_file())
     print(f"{built.dataset}: {built.bundles} bundles, {len(built.wheels)} wheels, {size / 1e6:.0f} MB")

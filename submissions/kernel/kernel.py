@@ -10,6 +10,7 @@ files of 10 minutes are to be answered; the last line says how long they would t
 """
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -39,7 +40,8 @@ def main() -> None:
         from src.errors import UserError
 
         try:
-            answer(data, part(dataset, "bundles", scratch), root / "working", deadline)
+            combine = json.loads((dataset / "birdcall.json").read_text(encoding="utf-8")).get("combine", "mean")
+            answer(data, part(dataset, "bundles", scratch), combine, root / "working", deadline)
         except UserError as error:
             sys.exit(f"error: {error}")
 
@@ -104,11 +106,11 @@ def install_what_is_missing(wheels: Path, target: Path) -> None:
             sys.exit(f"error: {package}: was installed and cannot be imported on Python {version} ({error})")
 
 
-def answer(data: Path, bundles: Path, working: Path, deadline: float) -> None:
+def answer(data: Path, bundles: Path, combine: str, working: Path, deadline: float) -> None:
     """Write working/submission.csv for data/test.csv."""
     from src import bundle, competition, outputs, predictor
 
-    core = predictor.Predictor(bundle.find(sorted(bundles.iterdir())), threads=os.cpu_count() or 1)
+    core = predictor.Ensemble(bundle.find(sorted(bundles.iterdir())), os.cpu_count() or 1, combine)
     rows = competition.read_rows(data / "test.csv")
     output, test_audio = working / "submission.csv", data / "test_audio"
     if test_audio.is_dir():
@@ -134,7 +136,7 @@ def ask(core, rows, folder: Path, deadline: float):
     """Answer rows and log what was wrong, which does not fail the kernel: it must give a file, or nothing is scored."""
     from src import answering
 
-    answers = answering.answer_rows(core, rows, folder, core.rule, core.recipe.hop_seconds, deadline)
+    answers = answering.answer_rows(core, rows, folder, core.rule(), core.hop_seconds, deadline)
     for name, reason in answers.faults:
         print(f"{name}: {reason}", file=sys.stderr)
     if answers.late:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from src import (
     answered_soundscapes,
+    augment,
     bundle,
     evaluation,
     evaluation_figures,
@@ -96,9 +97,9 @@ def evaluate_run(run: Path, settings: Settings) -> EvaluatedRun:
     recordings = _recordings(folders, settings, remarks)
     heard: list[Heard] = []
     if settings.minutes:
-        for folder, one in zip(folders, bundles):
+        for rank, (folder, one) in enumerate(zip(folders, bundles)):
             try:
-                of_fold = _soundscapes(folder, one, recordings, settings, len(folders))
+                of_fold = _soundscapes(folder, one, recordings, settings, (rank, len(folders)))
             except UserError as error:
                 if settings.background:  # which was asked for
                     raise
@@ -147,21 +148,23 @@ def _recordings(folders: Sequence[Path], settings: Settings, remarks: list[str])
 
 
 def _soundscapes(
-    folder: Path, one: Bundle, recordings: pd.DataFrame | None, settings: Settings, n_folds: int
+    folder: Path, one: Bundle, recordings: pd.DataFrame | None, settings: Settings, share: tuple[int, int]
 ) -> Heard | None:
     """A fold's answered soundscapes, mixed anew only if something about them changed; None where they cannot be made."""
     options = Options(settings.minutes, settings.nocall_share, seed=settings.seed)
     digests = [sha256(folder / "oof.parquet"), *(sha256(graph) for graph in one.graphs())]
-    made = f"{options} {settings.background} {n_folds if settings.background else 1} {' '.join(digests)}"
+    made = f"{options} {settings.background} {share if settings.background else ''} {' '.join(digests)}"
     heard = answered_soundscapes.read(folder, made)
     if recordings is None or (heard is not None and settings.keep_audio is None):
         return heard
-    windows = pd.read_parquet(folder / "oof.parquet")
-    material = validation_soundscapes.material_of(windows, recordings, settings.background, n_folds)
-    if material is None:
-        return None
     # By the recipe of the prepared windows: all that were trained on them hear the same soundscapes, at whatever rate.
     recipe = Recipe.from_dict(runs.described(folder).get("recipe") or one.recipe.to_dict())
+    if settings.background and recipe.background:
+        _check_unheard(Path(settings.background), recipe)
+    windows = pd.read_parquet(folder / "oof.parquet")
+    material = validation_soundscapes.material_of(windows, recordings, settings.background, share)
+    if material is None:
+        return None
     mixed = validation_soundscapes.minutes(material, recipe, options)
     if settings.keep_audio:
         mixed = _written(mixed, settings.keep_audio / folder.name, recipe)
@@ -169,6 +172,13 @@ def _soundscapes(
     heard = answered_soundscapes.ask(shown, recipe, Predictor([one], calibrated=False), int(windows.fold.iloc[0]))
     answered_soundscapes.write(folder, heard, made)
     return heard
+
+
+def _check_unheard(background: Path, recipe: Recipe) -> None:
+    """Raise UserError if the clips are those that training copies were mixed over."""
+    digest = augment.find_clips(background, recipe)[0].digest
+    if digest.rsplit("-", 1)[-1] == recipe.background.rsplit("-", 1)[-1]:
+        raise UserError(f"--background {background}: the model learned from copies over these very clips; give others")
 
 
 def _written(mixed: Iterable[Minute], folder: Path, recipe: Recipe) -> Iterator[Minute]:

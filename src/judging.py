@@ -78,7 +78,10 @@ def overlapping(members: Sequence[Answers], found: Found) -> np.ndarray | None:
 
 
 def better(rows: Answers, first: Judged, second: Judged) -> Judged:
-    """In each group the way that does better in the other groups, the second if neither: no row has a say in its own."""
+    """In each group the way that does better in the other groups, the second if neither.
+
+    What the others are judged by was fitted with this group among the rest, so a trace of it is in the choice.
+    """
     probabilities, thresholds, f1 = second.probabilities.copy(), second.thresholds.copy(), second.f1.copy()
     for group in np.unique(rows.group):
         here = rows.group == group
@@ -99,8 +102,9 @@ def steps(
 
     overlapped: the judged probabilities as windows that overlap have them, None: that kind is not tried
 
-    Each group is decided by what was fitted on the others. A kind is kept where its gain's interval lies above 0. Returns
-    all that were tried, by name; what comes of those kept; and their decision, fitted on all rows, for the bundle.
+    Each group is decided by what was fitted on the others' rows, as their thresholds stand. Which kinds are kept is chosen on
+    all rows: those whose gain's interval lies above 0. Returns all that were tried, by name; what comes of those kept; and
+    their decision, fitted on all rows, for the bundle.
     """
     boot, empty = Bootstrap(rows.source, draws, seed), ~rows.present.any(axis=1)
     tried, last, kept = {}, judged, ()

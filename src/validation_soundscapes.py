@@ -87,12 +87,14 @@ class _Placed:
     snr_db: float
 
 
-def material_of(oof: pd.DataFrame, recordings: pd.DataFrame, background: str = "", n_folds: int = 1) -> Material | None:
+def material_of(
+    oof: pd.DataFrame, recordings: pd.DataFrame, background: str = "", share: tuple[int, int] = (0, 1)
+) -> Material | None:
     """What the fold of an oof table may use; None where it held out no recording without birds, or none of birds is there.
 
     recordings: columns filename, path, ebird_code; background: a folder used instead of the held-out backgrounds, less what
-    is among `recordings` and not held out by this fold, as the model may have learned from it; n_folds: among which the
-    folder's sources are dealt out
+    is among `recordings` and not held out by this fold, as the model may have learned from it
+    share: which of how many folds this is, among which the folder's sources are dealt out
     """
     path_of = dict(zip(recordings.filename, recordings.path))
     quiet = set(recordings.filename[recordings.ebird_code == NOCALL])
@@ -116,10 +118,10 @@ def material_of(oof: pd.DataFrame, recordings: pd.DataFrame, background: str = "
     part_of = parts(oof) if not background else {**parts(backgrounds.assign(ebird_code=NOCALL)), **parts(oof)}
     calls = calls.assign(part=calls.source.map(part_of)).reset_index(drop=True)
     backgrounds = backgrounds.assign(part=backgrounds.source.map(part_of)).reset_index(drop=True)
-    if background and n_folds > 1:
+    if background:
         # Each fold has its own part of the folder: what a threshold was fitted on is not what it is judged on.
         sources = np.unique(backgrounds.source)
-        own = set(sources[int(oof.fold.iloc[0]) % n_folds :: n_folds])
+        own = set(sources[share[0] :: share[1]])
         backgrounds = backgrounds[backgrounds.source.isin(own)].reset_index(drop=True)
     if set(calls.part) - set(backgrounds.part):  # too few of them serve all parts
         backgrounds["part"] = -1

@@ -115,9 +115,7 @@ def test_a_row_without_birds_is_of_the_background_that_fills_most_of_it():
 def test_a_folder_of_backgrounds_is_dealt_out_to_the_folds(windows, recordings, tone_run):
     nocall = str(tone_run.parent.parent / "nocall")
     none_known = recordings[recordings.ebird_code != "nocall"]
-    sources = [
-        set(material_of(windows.assign(fold=fold), none_known, nocall, n_folds=2).backgrounds.source) for fold in (0, 1)
-    ]
+    sources = [set(material_of(windows, none_known, nocall, share=(rank, 2)).backgrounds.source) for rank in (0, 1)]
     assert sources[0] and sources[1] and not sources[0] & sources[1]
 
 

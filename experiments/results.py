@@ -22,12 +22,14 @@ import numpy as np
 import pandas as pd
 
 from experiments.trials import N_FOLDS, Trial
+from src.errors import UserError
 from src.files import locked, write_json, write_text, written_whole
 from src.runs import commit
 
 if TYPE_CHECKING:
     from experiments.trials import Cost
 
+DATA = "data"  # the entry of what the rows are of, among the recipes
 ALL = "all"  # the folds of a seed together
 KEY = ["trial", "seed", "fold"]
 FIGURES = {
@@ -75,8 +77,17 @@ class Results:
 
     @property
     def recipes(self) -> dict[str, dict]:
-        """What Trial.describe gave, by the name in the rows' column `recipe`."""
+        """What Trial.describe gave, by the name in the rows' column `recipe`; and under DATA what the rows are of."""
         return json.loads(self.recipes_path.read_text(encoding="utf-8")) if self.recipes_path.is_file() else {}
+
+    def check_data(self, digest: str) -> None:
+        """Keep which recordings the rows are of. Raises UserError if there are rows of others: no table is of both."""
+        with locked(self._lock):
+            known = self.recipes.get(DATA, {}).get("digest")
+            if known is None:
+                write_json(self.recipes_path, {**self.recipes, DATA: {"digest": digest}})
+            elif known != digest and len(self.rows):
+                raise UserError(f"{self.path}: its rows are of other recordings or labels; give another folder with -o")
 
     def has(self, trial: Trial, seed: int, fold: int | str) -> bool:
         """Whether there is a row of this trial as it is now, not as an earlier default recipe had it."""

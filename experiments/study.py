@@ -103,6 +103,7 @@ def run(study: Study, chosen: Sequence[Trial | Ensemble], bench: Bench, seeds: i
     from experiments.results import ALL, Results
 
     results = Results(output, study.name)
+    results.check_data(bench.data_digest)
     trials = [trial for trial in chosen if isinstance(trial, Trial)]
     for trial, seed in in_order(trials, seeds):
         if results.has(trial, seed, ALL) and all(results.has(trial, seed, fold) for fold in range(trial.folds)):
@@ -195,4 +196,13 @@ def write(study: Study, results, output: Path) -> None:
         Comparison(one.title, one.trials[0].name, tuple(trial.name for trial in one.trials), one.remark, one.by_seed)
         for one in study.questions
     ]
-    write_markdown(output / f"{study.name}.md", markdown(study.title, study.command, comparisons, results.rows))
+    rows, recipes = results.rows, results.recipes
+    by_name = {trial.name: trial for question in study.questions for trial in question.trials}
+
+    def of_now(name: str, recipe: str) -> bool:
+        trial = by_name.get(name)
+        return trial is not None and (isinstance(trial, Ensemble) or trial.is_of(recipes.get(recipe, {})))
+
+    if len(rows):  # not of a trial that is no more, nor of an earlier default
+        rows = rows[[of_now(name, str(recipe)) for name, recipe in zip(rows.trial, rows.recipe)]]
+    write_markdown(output / f"{study.name}.md", markdown(study.title, study.command, comparisons, rows))

@@ -135,6 +135,14 @@ class Bench:
         return layouts.read(self.source)
 
     @cached_property
+    def data_digest(self) -> str:
+        """What the recordings are, wherever they lie: their names, labels and sizes, as hexadecimal digits."""
+        from src.shards import labelled
+
+        names = zip(self.recordings.filename, labelled(self.recordings), self.recordings.path.map(_bytes))
+        return sha256("\n".join(sorted(" ".join(map(str, row)) for row in names)).encode()).hexdigest()[:16]
+
+    @cached_property
     def _strategy(self) -> Any:
         """TensorFlow, started once and quietly."""
         from src import quiet
@@ -161,11 +169,11 @@ class Bench:
 
     def _store(self, trial: Trial) -> Path:
         """The folder that keeps this trial's results, under whatever name they were made."""
-        described = {**trial.describe(), "data": str(self.source.data), "nocall": str(self.source.nocall)}
+        described = {**trial.describe(), "recordings": self.data_digest}
         runs = self.work / "runs"
         for path in sorted(runs.glob(f"{Path(trial.backbone).name}-*/trial.json")):
             kept = json.loads(path.read_text(encoding="utf-8"))
-            if all(kept[key] == described[key] for key in ("data", "nocall")) and trial.is_of(kept):
+            if kept.get("recordings") == self.data_digest and trial.is_of(kept):
                 return path.parent
         digest = sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:10]
         folder = runs / f"{Path(trial.backbone).name}-{digest}"
@@ -268,6 +276,10 @@ class Bench:
 
         store = paths.embeddings_folder(storage.place(str(self.work)), storage.place(self.source.data))
         return network.embed(prepared, self.recordings, store)
+
+
+def _bytes(path: str) -> int:
+    return Path(path).stat().st_size if Path(path).is_file() else -1
 
 
 def regress(embeddings: np.ndarray, found: Split) -> tuple[np.ndarray, pd.DataFrame]:

@@ -32,6 +32,8 @@ STUDIES = ["ablation", "augmentation", "backbones", "front_end", "leak", "optimi
 class BenchWithoutBackbone(Bench):
     """Answers at random, a little right, and counts what it is asked to train."""
 
+    data_digest = "these recordings"
+
     def __init__(self, pause_s: float = 0.0) -> None:
         super().__init__(DataSource(data="nowhere"), Path("nowhere"))
         self.trained: list[tuple] = []
@@ -78,6 +80,24 @@ def test_what_is_in_the_table_is_not_run_again_and_what_is_missing_is(tmp_path):
     run(small_study(*TRIALS), bench, 2, tmp_path)
     assert not bench.trained
     assert (tmp_path / "small.csv").read_bytes() == before
+
+
+def test_a_table_is_of_one_set_of_recordings(tmp_path):
+    run(small_study(TRIALS[0]), BenchWithoutBackbone(), 1, tmp_path)
+    other = BenchWithoutBackbone()
+    other.data_digest = "those of another forest"
+    with pytest.raises(UserError, match="its rows are of other recordings or labels"):
+        run(small_study(TRIALS[0]), other, 1, tmp_path)
+    assert not other.trained
+
+
+def test_rows_of_a_trial_that_is_no_more_or_was_of_another_recipe_are_in_no_table(tmp_path):
+    bench = BenchWithoutBackbone()
+    run(small_study(*TRIALS), bench, 1, tmp_path)
+    changed = Trial("second", training={"dropout": 0.2})
+    study.write(small_study(TRIALS[0], changed), Results(tmp_path, "small"), tmp_path)
+    text = (tmp_path / "small.md").read_text()
+    assert "| second |" not in text and "5 folds," in text
 
 
 def test_a_trial_whose_recipe_has_changed_is_run_again_in_the_place_of_its_rows(tmp_path):

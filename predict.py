@@ -183,8 +183,12 @@ def check_writable(arguments: argparse.Namespace, output: Path, status: Path) ->
         raise UserError(f"{arguments.test_csv}: is the table of rows to answer; give the output another name with -o")
     if output.resolve() == status.resolve():
         raise UserError(f"{output}: is the status table's name; give another with --status FILE")
-    if arguments.clips and arguments.clips.resolve() in [path.resolve() for path in arguments.audio]:
-        raise UserError(f"--clips {arguments.clips}: is a folder of recordings; give the clips a folder of their own")
+    for path in filter(Path.is_dir, arguments.audio):
+        if arguments.clips and path.resolve() in (arguments.clips.resolve(), *arguments.clips.resolve().parents):
+            raise UserError(
+                f"--clips {arguments.clips}: lies in {path}, and the next run would take clips for recordings; give the clips a "
+                "folder elsewhere"
+            )
     folders = [getattr(arguments, name) for name in FOLDERS]
     for folder in [output.parent, status.parent, *filter(None, folders)]:
         try:

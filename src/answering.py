@@ -177,7 +177,7 @@ def answer_rows(
             outcomes.append(outcome)
         except audio.AudioError as error:
             outcomes.append(_failed(recording, str(error)))
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:
             # What no one foresaw about one file must not cost the others: a kernel that dies answers none of 150.
             outcomes.append(_failed(recording, f"{type(error).__name__}: {error}"))
         finally:

@@ -22,6 +22,7 @@ import soundfile
 import soxr
 
 from src import quiet
+from src.containers import is_cut, promised_frames
 from src.recipe import Recipe
 from src.storage import local_copy
 
@@ -117,7 +118,7 @@ class AudioFile:
             raise AudioError(f"cannot be decoded: its header says {self.sample_rate} Hz")
         self.channels = self._file.channels
         # libsndfile cuts a WAV's length to what the file holds; its header says what was meant.
-        self.frames_promised = max(self._file.frames, _wav_frames(self.path) if self._file.format == "WAV" else 0)
+        self.frames_promised = max(self._file.frames, promised_frames(self.path, self._file.format))
 
     def __enter__(self) -> AudioFile:
         return self
@@ -169,23 +170,8 @@ class AudioFile:
         if not self.fault and missing > allowed:
             promised = self.frames_promised / self.sample_rate
             self.fault = f"truncated: {self.seconds_read:.1f} s of {promised:.1f} s could be read"
-
-
-def _wav_frames(path: Path) -> int:
-    """Frames that a WAV's header promises; 0 if it does not say, as that of a recorder that was cut off may not."""
-    with open(path, "rb") as file:
-        if file.read(12)[8:] != b"WAVE":
-            return 0
-        frame_bytes = 0
-        while len(header := file.read(8)) == 8:
-            name, size = header[:4], int.from_bytes(header[4:], "little")
-            if name == b"data":
-                return 0 if size >= 0xFFFFFFF0 or not frame_bytes else size // frame_bytes
-            end = file.tell() + size + size % 2
-            if name == b"fmt ":
-                frame_bytes = int.from_bytes(file.read(16)[12:14], "little")
-            file.seek(end)  # the rest is not read: a damaged header may claim any size
-    return 0
+        elif not self.fault and is_cut(self.path, self._file.format):
+            self.fault = f"truncated: its end is missing after {self.seconds_read:.1f} s"
 
 
 class Resampler:

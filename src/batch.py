@@ -177,9 +177,9 @@ def _one(task: Task, recording: Recording, parts: Parts, parent: int) -> str:
     if parent and os.getppid() != parent:
         os._exit(1)  # the run that started this worker was killed: nothing else would stop it
     with parts.at_hand(recording):
-        if parts.finished(recording) and task.complete(recording, parts):
-            return recording.path
         try:
+            if parts.finished(recording) and task.complete(recording, parts):
+                return recording.path
             with parts.written(recording) as part:
                 part.finish(task.analyse(recording, part))
         except AudioError as error:
@@ -193,7 +193,9 @@ def _one(task: Task, recording: Recording, parts: Parts, parent: int) -> str:
             if error.filename not in (None, recording.path):
                 raise
             parts.fail(recording, error.strerror or str(error))
-        except (RuntimeError, ValueError, MemoryError) as error:
+        except UserError:
+            raise
+        except Exception as error:
             # What no one foresaw about one recording must not cost the others.
             parts.fail(recording, f"{type(error).__name__}: {error}")
     return recording.path

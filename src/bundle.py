@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,7 +228,8 @@ def find(paths: Sequence[Path]) -> list[Bundle]:
 
     Raises UserError if a path holds none, or if their labels differ.
     """
-    bundles = []
+    bundles: list[Bundle] = []
+    known: set[Path] = set()  # who is named twice has one voice all the same
     for path in paths:
         folders = [folder for folder in (path, path / "bundle") if (folder / "bundle.json").is_file()]
         if not folders:
@@ -236,7 +238,11 @@ def find(paths: Sequence[Path]) -> list[Bundle]:
             raise UserError(
                 f"{path}: no bundle there; give a bundle, a fold (runs/b6/fold0) or a run (runs/b6) that train.py wrote"
             )
-        bundles += [load(folder) for folder in folders]
+        absent = [fold.name for fold in sorted(path.glob("fold*")) if fold / "bundle" not in folders]
+        if absent and len(folders) > 1:
+            print(f"{path}: {', '.join(absent)} without a bundle; {len(folders)} folds answer", file=sys.stderr)
+        bundles += [load(folder) for folder in folders if folder.resolve() not in known]
+        known |= {folder.resolve() for folder in folders}
     for bundle in bundles[1:]:
         if bundle.labels != bundles[0].labels:
             raise UserError(f"{bundle.folder} and {bundles[0].folder} answer for different species: not one ensemble")

@@ -134,10 +134,12 @@ def fetch(api: KaggleApi, path: Path, name: str, size: int) -> None:
         with _archive(partial) as archive, written_whole(path) as temporary:
             _unpack(archive, archive.infolist()[0], temporary)
         partial.unlink()
-    else:
-        os.replace(partial, path)
-    if not is_whole(path, size):
-        print(f"{path}: has {path.stat().st_size} bytes where Kaggle lists {size}", file=sys.stderr)
+        return
+    if size and partial.stat().st_size != size:
+        found = partial.stat().st_size
+        partial.unlink()
+        raise UserError(f"{path}: {found} bytes came where Kaggle lists {size}; run the same command again")
+    os.replace(partial, path)
 
 
 def _download(api: KaggleApi, name: str, partial: Path) -> None:

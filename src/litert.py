@@ -8,6 +8,7 @@ embedder.embed(window)                                    # of the pieces of a l
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,9 @@ class Graph:
     def __init__(
         self, path: Path, input_shape: tuple[int, ...] | None = None, features: int | None = 0, threads: int = 1
     ):
+        self._lock = (
+            threading.Lock()
+        )  # an interpreter answers one at a time, and a worker of dask's has several threads
         try:
             with quiet.native_stderr():  # LiteRT announces its CPU delegate
                 self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
@@ -80,9 +84,10 @@ class Graph:
 
     def run(self, values: np.ndarray) -> np.ndarray:
         """The output for float32 values of the input's shape."""
-        self._interpreter.set_tensor(self._input, np.ascontiguousarray(values, dtype=np.float32))
-        self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output)
+        with self._lock:
+            self._interpreter.set_tensor(self._input, np.ascontiguousarray(values, dtype=np.float32))
+            self._interpreter.invoke()
+            return self._interpreter.get_tensor(self._output)
 
 
 def input_shape(path: Path) -> tuple[int, ...]:

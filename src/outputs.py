@@ -114,8 +114,7 @@ def _raven(folder: Path | None, recording: Recording, outcome: Outcome, recipe: 
         yield lambda *_: None
         return
     with written_lines(output_path(folder, recording.name, RAVEN_SUFFIX)) as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, escapechar="\\")
-        writer.writerow(RAVEN_COLUMNS)
+        file.write("\t".join(RAVEN_COLUMNS) + "\n")
         high = min(recipe.fmax_hz, outcome.sample_rate / 2)
         band = [round(min(recipe.fmin_hz, high), 1), round(high, 1)]
         # Raven knows no quotes: what would break a line is no longer the name, and no table can hold it.
@@ -125,7 +124,8 @@ def _raven(folder: Path | None, recording: Recording, outcome: Outcome, recipe: 
         def add(start: float, end: float, species: str, probability: float, utc: str) -> None:
             nonlocal written
             written += 1
-            writer.writerow([written, "Spectrogram 1", 1, start, end, *band, name, species, probability, utc])
+            row = [written, "Spectrogram 1", 1, start, end, *band, name, species, probability, utc]
+            file.write("\t".join(map(str, row)) + "\n")
 
         yield add
 

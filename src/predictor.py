@@ -14,13 +14,14 @@ decoded once, and cut once for all of them whose sample rate, high-pass, window 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from src.audio import BLOCK_SECONDS, AudioFile, windows_of_each
+from src.audio import BLOCK_SECONDS, AudioFile, file_windows, windows_of_each
 from src.bundle import FLOAT32, Bundle
 from src.calibration import Calibration
 from src.errors import UserError
@@ -35,6 +36,7 @@ HEARD = (
     "hop_seconds",
     "highpass_hz",
 )  # of a recipe: bundles alike in it share windows
+WINDOWS_AT_ONCE = 120  # ten minutes of the default's
 SAME_SECONDS = 0.01  # windows of different sample rates that begin within so much of each other are the same
 
 
@@ -230,6 +232,28 @@ def predict_audio(
         for one, of_stream, answers in zip(streams, starts, said)
     ]
     return heard[0] if len(heard) == 1 else _together(heard, [len(one.bundles) for one in streams], votes)
+
+
+def predictions(core: Predictor | Ensemble, audio: AudioFile, hop_seconds: float | None = None) -> Iterator[Prediction]:
+    """As `predict_audio`, but WINDOWS_AT_ONCE windows at a time, in their order: nothing is held that grows with the file.
+
+    Of bundles that hear different audio all windows come at once.
+    """
+    if len(core.streams) > 1:
+        yield predict_audio(core, audio, hop_seconds)
+        return
+    starts: list[float] = []
+    said: list[np.ndarray] = []
+    windows = file_windows(audio, core.recipe, "mono", hop_seconds)
+    for window in chain(windows, [None]):
+        if starts and (window is None or len(starts) == WINDOWS_AT_ONCE):
+            together = np.concatenate(said, axis=-2)
+            yield Prediction(np.array(starts), together, core.recipe.window_seconds, audio.seconds_read, audio.fault)
+            starts, said = [], []
+        if window is not None:
+            starts.append(window.start_seconds)
+            each = core.streams[0].each(window.samples)  # (1, samples) -> (bundles, 1, labels)
+            said.append(each if core.combine == VOTES else each.mean(axis=0))
 
 
 def _together(heard: Sequence[Prediction], bundles: Sequence[int], votes: bool) -> Prediction:

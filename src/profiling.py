@@ -21,7 +21,7 @@ STAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "model: checksums, LiteRT": (("src/bundle.py", "find"), ("src/batch.py", "_core")),
     "decode": (("src/audio.py", "blocks"),),
     "resample, cut windows": (("src/audio.py", "push"),),
-    "log-mel and network": (("src/predictor.py", "probabilities"),),
+    "log-mel and network": (("src/predictor.py", "each"),),
     "decide": (("src/soundscape.py", "accepted"),),
     "clips and pictures": (("src/detecting.py", "_make"),),
     "write tables": (("src/outputs.py", "write_tables"), ("src/outputs.py", "write_submission")),

@@ -22,7 +22,7 @@ import soundfile
 from src.audio import AUDIO_SUFFIXES
 from src.status import as_text
 
-LONGEST_NAME = 200  # bytes: file systems take 255, and a suffix and a temporary name are added
+LONGEST_NAME = 180  # bytes: file systems take 255, and a suffix and a temporary name are added
 # What libsndfile reads of these suffixes; other programs' files have them, too, so they are looked into.
 SHARED_SUFFIXES = (".8svx", ".htk", ".iff", ".mat", ".mat4", ".mat5", ".mpc", ".mpc2k", ".sf", ".svx", ".wve", ".xi")
 
@@ -32,7 +32,8 @@ class Recording:
     """A file to be analysed.
 
     path: absolute, so that it is right in every process; shown: as it was given or found
-    name: of what is made of it, relative to the folder that all that was named lies in
+    name: of what is made of it, relative to the folder that all that was named lies in: with a folder's own name, or recorders
+        on one schedule would write over each other's tables
     fault: "" or why there is nothing to analyse (a folder that cannot be listed, or that holds no audio)
     rows: (row_id, end in seconds or NaN for the whole file) of each row that is asked for; (): windows are
     """
@@ -50,7 +51,7 @@ def find(paths: Sequence[Path], ours: Sequence[Path] = ()) -> list[Recording]:
     ours: folders that are not looked into, since we write audio or parts there. Links to folders are followed, each folder
     once. What is passed over is said on stderr.
     """
-    root = os.path.commonpath([_absolute(path if path.is_dir() else path.parent) for path in paths])
+    root = os.path.commonpath([Path(_absolute(path)).parent for path in paths])
     found: dict[str, Recording] = {}
     for path in paths:
         for file, fault in (

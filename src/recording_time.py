@@ -14,11 +14,12 @@ Timestamp, and Wildlife Acoustics' WAMD. Then the name, all of it:
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import BinaryIO
+
+from src.containers import chunks
 
 LARGEST_CHUNK = 1 << 20  # bytes: a damaged header may claim any size
 # The first AudioMoths were sold in 2017, and their firmware of 2020 left hexadecimal names.
@@ -35,7 +36,9 @@ _WILDLIFE_ACOUSTICS = re.compile(r"(?:.*_)?(\d{8}[_$]\d{6})")
 
 def began(path: Path) -> datetime | None:
     """The time of a recording's first sample; without a zone if it is that of a clock whose zone is not known."""
-    return _by_header(path) or _by_name(path.stem)
+    time = _by_header(path) or _by_name(path.stem)
+    # Neither a zone nor the recording's length may lead out of the calendar.
+    return time if time and datetime.min.year < time.year < datetime.max.year else None
 
 
 def as_utc(time: datetime | None, utc_offset_hours: float | None) -> datetime | None:
@@ -76,34 +79,16 @@ def _by_header(path: Path) -> datetime | None:
     times = []
     try:
         with open(path, "rb") as file:
-            for name, content in _chunks(file, (b"LIST", b"guan", b"wamd")):
-                read = {b"LIST": _of_list, b"guan": _of_guano, b"wamd": _of_wamd}[name]
-                try:
-                    times.append(read(content))
-                except ValueError:  # a chunk that says something else, or is damaged
-                    continue
+            for name, start, size in chunks(file):
+                if name in _READERS:
+                    file.seek(start)
+                    content = file.read(min(size, LARGEST_CHUNK))
+                    with contextlib.suppress(ValueError, OverflowError):  # says something else, or is damaged
+                        times.append(_READERS[name](content))
     except OSError:
         return None
     times = [time for time in times if time is not None]
     return next((time for time in times if time.tzinfo is not None), times[0] if times else None)
-
-
-def _chunks(file: BinaryIO, wanted: tuple[bytes, ...]) -> Iterator[tuple[bytes, bytes]]:
-    """The wanted chunks of a WAV, whatever lies between them; none of another file."""
-    head = file.read(12)
-    if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
-        return
-    long_size = 0  # of the data in an RF64, which is too long for 32 bits
-    while len(header := file.read(8)) == 8:
-        name, size = header[:4], int.from_bytes(header[4:], "little")
-        start = file.tell()
-        if name == b"ds64":
-            long_size = int.from_bytes(file.read(16)[8:], "little")
-        if name == b"data" and size == 0xFFFFFFFF:
-            size = long_size
-        if name in wanted:
-            yield name, file.read(min(size, LARGEST_CHUNK))
-        file.seek(start + size + size % 2)
 
 
 def _of_list(content: bytes) -> datetime | None:
@@ -143,3 +128,6 @@ def _iso(text: str) -> datetime:
     zone = (found[4] or "").replace("Z", "+00:00")
     zone = f"{zone[:3]}:{zone[-2:]}" if zone else ""
     return datetime.fromisoformat(f"{found[1]} {found[2]}{(found[3] or '.0')[:7].ljust(7, '0')}{zone}")
+
+
+_READERS = {b"LIST": _of_list, b"guan": _of_guano, b"wamd": _of_wamd}

@@ -20,6 +20,7 @@ from src.errors import UserError
 
 NOCALL = "nocall"  # how a row without birds is answered
 ROW_SECONDS = 5.0
+CELLS_AT_ONCE = 1 << 17  # rows times species, of which logits are held
 BESIDE_SECONDS = 0.01  # rows are neighbours where one begins within so much of the other's end
 
 
@@ -74,7 +75,15 @@ class Decision:
         """Raise UserError for a number that makes no sense."""
         shares = 0 <= self.neighbours < 1 and 0 <= self.overlap < 1
         if not (shares and self.strict >= 0 and self.loose >= 0 and self.most >= 0):
-            raise UserError(f"a decision's neighbours and overlap lie in [0, 1) and nothing is below 0, not {self}")
+            told = ", ".join(f"{name} {value:g}" for name, value in self.to_dict().items())
+            raise UserError(
+                f"what decides beside the threshold: neighbours and overlap lie in [0, 1), nothing below 0: {told}"
+            )
+
+    @property
+    def alone(self) -> bool:
+        """Whether each row is decided by itself, whatever the others of its file say."""
+        return not (self.neighbours or self.strict or self.loose)
 
     def to_dict(self) -> dict:
         """As JSON has it."""
@@ -89,7 +98,10 @@ class Decision:
         numbers = {name: float(value) for name, value in values.items()}
         if not all(np.isfinite(value) for value in numbers.values()):
             raise ValueError("a decision holds what is not a number")
-        return cls(**{**numbers, "most": int(numbers.get("most", 0))})
+        try:
+            return cls(**{**numbers, "most": int(numbers.get("most", 0))})
+        except UserError as error:
+            raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,11 @@ class Rule:
     thresholds: float | np.ndarray
     decision: Decision = Decision()
     allowed: np.ndarray | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether each row is decided by itself."""
+        return self.decision.alone
 
     def counted(
         self, probabilities: np.ndarray, end_seconds: np.ndarray | None = None, row_seconds: float = ROW_SECONDS
@@ -121,6 +138,11 @@ class Votes:
 
     rules: tuple[Rule, ...]
     most: int = 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether each row is decided by itself."""
+        return all(rule.alone for rule in self.rules)
 
     def counted(
         self, probabilities: np.ndarray, end_seconds: np.ndarray | None = None, row_seconds: float = ROW_SECONDS
@@ -184,14 +206,25 @@ def accepted(
     allowed: bool array [labels], the only species that may be answered; None: all
     """
     there, whole = ~np.isnan(probabilities).any(axis=1), _whole(len(probabilities), end_seconds)
-    over = _over(probabilities, thresholds, decision, end_seconds, row_seconds)
-    somewhere = (over[there] >= decision.strict).any(axis=0)
-    counted = (over >= np.where(whole, decision.strict, -decision.loose)[:, None]) & somewhere & there[:, None]
-    if not (decision.neighbours or decision.strict or decision.loose):  # to the last bit, which logits round away
-        counted = (probabilities >= thresholds) & there[:, None]
+    limits = np.broadcast_to(np.asarray(thresholds), probabilities.shape)
+    counted = np.zeros(probabilities.shape, bool)
+    over = np.empty(probabilities.shape, np.float32) if decision.most else None
+    # Some species at a time, each of which is decided by itself: logits of all of a long file would be far larger than it.
+    at_once = max(1, CELLS_AT_ONCE // max(1, len(probabilities)))
+    for first in range(0, probabilities.shape[1], at_once):
+        here = np.s_[:, first : first + at_once]
+        own = _over(probabilities[here], limits[here], decision, end_seconds, row_seconds)
+        if decision.alone:  # to the last bit, which logits round away
+            counted[here] = (probabilities[here] >= limits[here]) & there[:, None]
+        else:
+            somewhere = (own[there] >= decision.strict).any(axis=0)
+            needed = np.where(whole, decision.strict, -decision.loose)[:, None]
+            counted[here] = (own >= needed) & somewhere & there[:, None]
+        if over is not None:
+            over[here] = own
     if allowed is not None:
         counted &= allowed
-    return _likeliest(counted, over, decision.most) if decision.most else counted
+    return counted if over is None else _likeliest(counted, over, decision.most)
 
 
 def _over(

@@ -57,7 +57,13 @@ def awkward(folder: Path) -> None:
     soundfile.write(folder / "header.wav", low[:0], RATE)
     for name in ("cut.wav", "cut.flac", "cut.mp3"):
         soundfile.write(folder / name, tone(20, RATE, "low", "mid"), RATE)
-        (folder / name).write_bytes((folder / name).read_bytes()[: (folder / name).stat().st_size // 2])
+    soundfile.write(folder / "cut24.wav", tone(20, RATE, "low", "mid"), RATE, "PCM_24", format="WAVEX")
+    for name in ("cut.rf64", "cut.w64", "cut.aiff", "cut.au", "cut.ogg"):
+        soundfile.write(folder / name, tone(20, RATE, "low", "mid"), RATE)
+    soundfile.write(folder / "cut.opus", tone(20, 48000, "low", "mid"), 48000, "OPUS", format="OGG")
+    for path in folder.glob("cut*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    soundfile.write(folder / "99991231_235955.wav", low, RATE)
     soundfile.write(folder / "sample.wav", low[:1], RATE)
     soundfile.write(folder / "short.wav", low[: int(0.3 * RATE)], RATE)
     soundfile.write(folder / "silence.wav", 0 * low, RATE)
@@ -119,6 +125,14 @@ LOW = {"low": 2}  # windows
         ("cut.wav", "truncated", 10, "truncated: 10.0 s of 20.0 s could be read", {"low": 2, "mid": 2}),
         ("cut.flac", "truncated", 10, "", {"low": 2, "mid": 2}),
         ("cut.mp3", "truncated", 10, "of 20.0 s could be read", {"low": 2, "mid": 2}),
+        ("cut24.wav", "truncated", 10, "truncated: 10.0 s of 20.0 s could be read", {"low": 2, "mid": 2}),
+        ("cut.rf64", "truncated", 10, "truncated: 10.0 s of 20.0 s could be read", {"low": 2, "mid": 2}),
+        ("cut.w64", "truncated", 10, "truncated: its end is missing", {"low": 2, "mid": 2}),
+        ("cut.aiff", "truncated", 10, "truncated: its end is missing", {"low": 2, "mid": 2}),
+        ("cut.au", "truncated", 10, "truncated: its end is missing", {"low": 2, "mid": 2}),
+        ("cut.ogg", "truncated", None, "truncated: its end is missing", None),
+        ("cut.opus", "truncated", None, "truncated: its end is missing", None),
+        ("99991231_235955.wav", "ok", 6, "", LOW),
         ("sample.wav", "ok", 0, "", {}),
         ("short.wav", "ok", 0.3, "", {}),
         ("silence.wav", "ok", 6, "", {}),
@@ -148,7 +162,8 @@ LOW = {"low": 2}  # windows
 def test_an_awkward_file_is_told_by_name_and_costs_only_itself(judged, name, status, seconds, reason, found):
     row = judged["status"][name]
     assert row["status"] == status
-    assert float(row["seconds"]) == pytest.approx(seconds, abs=0.6)
+    if seconds is not None:
+        assert float(row["seconds"]) == pytest.approx(seconds, abs=0.6)
     assert (reason in row["reason"]) if reason else (row["reason"] == "") == (status == "ok")
     assert all(letter not in row["reason"] for letter in "\n\t")
     if found is not None:
@@ -170,7 +185,7 @@ def test_the_end_says_how_many_failed_and_names_them_and_what_is_passed_over(jud
     assert "2 files are no audio by their names and are passed over (.txt, .wav)" in done.stderr
     assert f"{judged['folder']}/again: was walked already under another name; passed over" in done.stderr
     assert status[str(judged["made"] / "notes")]["reason"].startswith("holds no audio files (")
-    assert len(status) == len(set(status)) == 32
+    assert len(status) == len(set(status)) == 40
 
 
 def test_tables_clips_and_pictures_of_files_alike_in_name_never_meet(judged):
@@ -182,12 +197,12 @@ def test_tables_clips_and_pictures_of_files_alike_in_name_never_meet(judged):
         ("plots", ".png"),
     ):
         names = [path for path in (made / folder).rglob("*") if path.is_file()]
-        assert len(names) == 22, folder  # all but those that failed
+        assert len(names) == 30, folder  # all but those that failed
         for name in ("same.wav", "same.flac", "deeper.wav/same.wav"):
             assert (made / folder / judged["folder"].name / f"{name}{suffix}").is_file()
     assert len([path for path in (made / "clips").rglob("*.wav") if path.is_file()]) == sum(judged["found"].values())
     whole = pd.read_parquet(made / "parquet")
-    assert whole.file.nunique() == 22, "readers pass over files that begin with an underscore"
+    assert whole.file.nunique() == 30, "readers pass over files that begin with an underscore"
     assert np.isfinite(whole[["low", "mid", "high"]].to_numpy()).all()
 
 
@@ -291,7 +306,7 @@ def test_killed_or_interrupted_the_same_command_goes_on_and_ends_as_if_nothing_h
     parts = Parts(made / "d.csv.parts", "")
     ended = [one for one in recording_files.find([copy]) if parts.path(one).exists()]
     assert 3 <= len(ended) < 9
-    spoiled(copy, [one.name for one in ended])
+    spoiled(copy, [os.path.relpath(one.path, copy) for one in ended])
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode == 1, again.stderr
     assert contents(made) == undisturbed
@@ -349,6 +364,30 @@ def test_what_was_deleted_of_a_finished_run_is_made_again_without_asking_the_mod
     answer(tone_bundle, *wanted(tmp_path))
     assert contents(tmp_path) == undisturbed
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jsonl")} == parts
+
+
+def test_a_finished_recording_that_can_no_longer_be_read_costs_only_itself(tone_bundle, woods, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(woods, tmp_path / "woods", copy_function=shutil.copy2)
+    answer(tone_bundle, "woods", "-o", "d.csv")
+    first = table(tmp_path / "d.csv")[0]["file"]
+    spoiled(tmp_path, [first])
+    assert answer(tone_bundle, "woods", "-o", "d.csv", "--clips", "clips") == 1
+    status = {row["file"]: row["status"] for row in table(tmp_path / "status.csv")}
+    assert status[first] == "failed"
+    assert list(status.values()).count("ok") >= 6
+    assert {row["file"] for row in table(tmp_path / "d.csv")} == {name for name in status if status[name] != "failed"}
+
+
+def test_what_is_made_of_two_folders_with_recordings_of_one_name_lies_apart(tone_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for day, name in (("monday", "low"), ("tuesday", "high")):
+        (tmp_path / day).mkdir()
+        soundfile.write(tmp_path / day / "20230514_043000.wav", tone(6, RATE, name), RATE)
+        answer(tone_bundle, day, "-o", f"{day}.csv", "--clips", "clips", "--raven", "raven")
+    clips = sorted(path.relative_to(tmp_path / "clips").parts[:2] for path in (tmp_path / "clips").rglob("*.wav"))
+    assert set(clips) == {("low", "monday"), ("high", "tuesday")}
+    assert len(list((tmp_path / "raven").rglob("*.txt"))) == 2
 
 
 @pytest.mark.parametrize("output", ["--clips", "--parquet"])
@@ -437,7 +476,7 @@ def test_a_dask_cluster_writes_the_same_bytes(tone_bundle, woods, undisturbed, t
     from distributed import LocalCluster
 
     monkeypatch.chdir(woods.parent)
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster:
         more = ["--backend", "dask", "--scheduler", cluster.scheduler_address]
         assert answer(tone_bundle, *wanted(tmp_path, *more)) == 1
     assert contents(tmp_path) == undisturbed
@@ -478,7 +517,8 @@ def test_a_row_that_is_named_twice_is_a_sentence(tone_bundle, tmp_path):
     ("arguments", "sentence"),
     [
         (["woods", "-o", "status.csv"], "status.csv: is the status table's name; give another with --status FILE"),
-        (["woods", "--clips", "woods"], "--clips woods: is a folder of recordings"),
+        (["woods", "--clips", "woods"], "--clips woods: lies in woods"),
+        (["woods", "--clips", "woods/clips"], "--clips woods/clips: lies in woods"),
         (["woods", "--raven", "woods/cut.wav"], "woods/cut.wav: cannot be written"),
         (["woods", "--jobs", "0"], "--jobs must be 1 or more, or -1"),
         (["woods", "--utc-offset", "-400"], "--utc-offset is in hours"),

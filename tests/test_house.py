@@ -80,7 +80,7 @@ def imports_of(path: Path) -> set[str]:
 # Who may know whom: a module imports from its own floor or one below.
 FLOORS = [
     {"errors", "files", "quiet", "recipe", "paths", "storage", "workers", "card", "calibration", "bootstrap", "pieces"}
-    | {"layer_order", "kaggle_client", "status", "recording_time", "profiling"},
+    | {"layer_order", "kaggle_client", "status", "recording_time", "profiling", "containers"},
     {"audio", "spectrogram", "augment", "bundle", "soundscape", "calls", "shard_files", "shard_cache", "litert"}
     | {"losses", "optimizers", "devices", "checkpoints", "history"}
     | {"recording_files", "parts", "clips", "matrix"},

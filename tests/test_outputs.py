@@ -57,7 +57,7 @@ def test_detections_name_windows_in_order_with_their_time_of_day(made, detection
 
 
 def test_a_raven_table_opens_in_pandas_as_opensoundscape_opens_it(made, detections):
-    table = pd.read_csv(made / "raven" / f"{NAME}.selections.txt", sep="\t")
+    table = pd.read_csv(made / "raven/site" / f"{NAME}.selections.txt", sep="\t")
     assert list(table.Selection) == list(range(1, len(detections) + 1))
     assert set(table.View) == {"Spectrogram 1"}
     assert set(table.Channel) == {1}
@@ -72,7 +72,7 @@ def test_a_raven_table_opens_in_pandas_as_opensoundscape_opens_it(made, detectio
 
 def test_raven_s_and_audacity_s_files_are_read_back_as_labels_to_learn_from(made, detections):
     expected = sorted(zip(detections.start_s, detections.end_s, detections.species))
-    for name in (f"raven/{NAME}.selections.txt", f"audacity/{NAME}.labels.txt"):
+    for name in (f"raven/site/{NAME}.selections.txt", f"audacity/site/{NAME}.labels.txt"):
         assert [tuple(event) for event in annotations.parse((made / name).read_text())] == expected
 
 
@@ -89,7 +89,7 @@ def test_parquet_holds_every_window_s_probability_of_every_species(made, detecti
 def test_a_clip_is_the_recording_s_own_sound_of_that_window_under_its_species(made, detections):
     recording = soundfile.read(made / "site" / NAME, dtype="int16")[0]
     for row in detections.itertuples():
-        path = made / "clips" / row.species / f"{NAME}_{row.start_s:09.3f}s_{row.probability:.4f}.wav"
+        path = made / "clips" / row.species / "site" / f"{NAME}_{row.start_s:09.3f}s_{row.probability:.4f}.wav"
         clip, rate = soundfile.read(path, dtype="int16")
         assert rate == RATE
         expected = recording[round(row.start_s * RATE) : round(row.end_s * RATE)]
@@ -98,7 +98,7 @@ def test_a_clip_is_the_recording_s_own_sound_of_that_window_under_its_species(ma
 
 
 def test_a_picture_shows_spectrogram_and_detections_a_page_each_ten_minutes(made, tone_bundle, tmp_path):
-    picture = matplotlib.image.imread(made / "plot" / f"{NAME}.png")
+    picture = matplotlib.image.imread(made / "plot/site" / f"{NAME}.png")
     assert picture.shape[1] > 1000
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 100
     with soundfile.SoundFile(tmp_path / "long.wav", "w", 8000, 1) as file:

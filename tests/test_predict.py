@@ -14,7 +14,8 @@ from conftest import ROOT, run, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.predictor import Prediction, Predictor, predict_file
+from src.audio import AudioFile
+from src.predictor import Ensemble, Prediction, Predictor, predict_file, predictions
 from src.soundscape import Rule, decide, row_probabilities
 
 RATE = 32000
@@ -181,6 +182,19 @@ def test_a_file_is_answered_alike_whatever_the_blocks_it_is_read_in(forest, tone
         whole, cut = predict_file(core, path, block_seconds=1000), predict_file(core, path, block_seconds=0.37)
         np.testing.assert_array_equal(whole.start_seconds, cut.start_seconds)
         np.testing.assert_allclose(whole.probabilities, cut.probabilities, atol=2e-4)
+
+
+def test_a_long_file_is_answered_some_windows_at_a_time_as_it_is_all_at_once(forest, tone_bundle, monkeypatch):
+    core = Ensemble([tone_bundle])
+    path = forest / "test_audio/a.flac"
+    whole = predict_file(core, path, hop_seconds=1.0)
+    monkeypatch.setattr("src.predictor.WINDOWS_AT_ONCE", 4)
+    with AudioFile(path) as audio:
+        parts = list(predictions(core, audio, hop_seconds=1.0))
+    assert [len(part.start_seconds) for part in parts] == [4, 4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate([part.start_seconds for part in parts]), whole.start_seconds)
+    np.testing.assert_array_equal(np.concatenate([part.probabilities for part in parts]), whole.probabilities)
+    assert parts[-1].seconds == whole.seconds
 
 
 def test_a_profile_says_where_the_time_went_and_its_stages_add_up(forest, tone_bundle, tmp_path):

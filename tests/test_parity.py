@@ -66,7 +66,7 @@ def both(paths, prepared_sample, real_data, tmp_path_factory) -> Both:
     windows = {path: windows_of(path, recipe) for path in paths}
     listener = network.listener()
     classifier.export(listener, folder / "bundle")
-    lighter.export(network, listener, next(iter(windows.values()))[:4], folder / "bundle", int8=False)
+    lighter.export(network, listener, folder / "bundle")
     keras_says = training.answers(listener)
     said = {path: np.concatenate([keras_says(each[None]).numpy() for each in found]) for path, found in windows.items()}
     return Both(bundle.write(folder / "bundle", "parity", split.labels, recipe, {}), windows, said)

@@ -126,7 +126,8 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
         oof.write(place.folder, predictions)
         spent = vae_windows.cpu_seconds(place.folder) + embedding_cpu_seconds + float(history.table().cpu_seconds.sum())
         about = runs.about(prepared, network, split, fold, spent)
-        differences = runs.publish(place.folder, network, recordings, predictions, about, arguments.int8)
+        forms = arguments.int8, arguments.saved_model
+        differences = runs.publish(place.folder, network, recordings, predictions, about, *forms)
         runs.write_run(place, prepared, network, split, started, spent, differences)
     devices.together(strategy)
 

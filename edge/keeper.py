@@ -47,6 +47,7 @@ class Keeper:
     window_seconds: of the model; longest_seconds: of an event, whose best window must still be on the tape when it ends
     clip_seconds: how long a clip is, with the best window in its middle; no shorter than that
     keep_bytes, free_bytes: what all clips may take, and what they leave free on the disk
+    wait_seconds: how long `closed` waits for a disk that is behind; 0 for a microphone, which does not wait
     say: where a sentence goes when clips can no longer be kept, and when they can again
 
     kept, lost: clips written, and those that could not be; withheld: what was not to be kept (`withhold`)
@@ -65,12 +66,14 @@ class Keeper:
         keep_bytes: float,
         free_bytes: float,
         longest_seconds: float = LONGEST_SECONDS,
+        wait_seconds: float = 0.0,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.kept = self.lost = self.withheld = self.passed_over = 0
         self._folder = Path(clips)
         self._journal = journal
         self._window_seconds = window_seconds
+        self._wait_seconds = wait_seconds
         self._around_seconds = max(0.0, (clip_seconds - window_seconds) / 2)
         self._keep_bytes, self._free_bytes = keep_bytes, free_bytes
         self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
@@ -128,7 +131,7 @@ class Keeper:
             if samples is None or not len(samples):
                 self.lost += 1
             else:
-                self._queue.put_nowait((event, samples, rate))
+                self._queue.put((event, samples, rate), self._wait_seconds > 0, self._wait_seconds)
         except queue.Full:
             self.lost += 1
 
@@ -202,12 +205,8 @@ class Keeper:
                 return False
             if least is None and newcomer is not None:
                 self.lost += 1
-                what = (
-                    f"the disk has less than {self._free_bytes / 1e9:g} GB free"
-                    if too_full
-                    else "they take all they may"
-                )
-                self._in_trouble(f"{what}, and only the best of each species are left")
+                limit = f"{self._free_bytes:.3g} bytes free" if too_full else f"{self._keep_bytes:.3g} bytes of clips"
+                self._in_trouble(f"the limit is {limit}, and none that is there may go")
             if least is None:
                 return False
             (self._folder / least.relative).unlink(missing_ok=True)

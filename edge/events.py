@@ -123,14 +123,12 @@ class EventMerger:
     ) -> Changes:
         """Take the next window and the probability of each species found in it; give what it changed."""
         window = _Window(utc_start, utc_end, offset_seconds, source)
-        begins_anew = self._begins_anew(window)
-        changed = {
-            event.id: event for event in self._close(lambda *open_: begins_anew or self._is_past(window, *open_))
-        }
+        changed = {event.id: event for event in self._close(None if self._begins_anew(window) else window)}
         self._last = window
 
         detections = []
         for species, probability in sorted(probabilities.items(), key=lambda item: -item[1]):
+            probability = float(probability)  # of NumPy, which SQLite does not know
             event = self._grown(window, species, probability)
             self._open[species] = event, offset_seconds + self._window_seconds
             changed[event.id] = event
@@ -141,13 +139,13 @@ class EventMerger:
             )
 
         following = replace(window, offset_seconds=offset_seconds + self._hop_seconds)
-        changed.update((event.id, event) for event in self._close(lambda *open_: self._is_past(following, *open_)))
+        changed.update((event.id, event) for event in self._close(following))
         return Changes(tuple(detections), tuple(changed.values()))
 
     def close_all(self) -> Changes:
         """End all events: no window will follow, or none that continues what was heard."""
         self._last = None
-        return Changes(events=tuple(self._close(lambda *_: True)))
+        return Changes(events=tuple(self._close(None)))
 
     def _begins_anew(self, window: _Window) -> bool:
         last = self._last
@@ -156,18 +154,9 @@ class EventMerger:
         heard_seconds = window.offset_seconds - last.offset_seconds
         return abs(window.utc_start - last.utc_start - heard_seconds) > CLOCK_SET_SECONDS
 
-    def _is_past(self, window: _Window, event: Event, end_seconds: float) -> bool:
-        """Can the event not go on with this window?"""
-        length = window.offset_seconds + self._window_seconds - event.offset_seconds
-        return (
-            window.offset_seconds > end_seconds + TOUCHING_SECONDS or length > self._longest_seconds + TOUCHING_SECONDS
-        )
-
     def _grown(self, window: _Window, species: str, probability: float) -> Event:
         """The species' event with this window in it; a new one where none goes on."""
-        found = dict(
-            probability=probability, best_utc_start=window.utc_start, best_offset_seconds=window.offset_seconds
-        )
+        best = dict(probability=probability, best_utc_start=window.utc_start, best_offset_seconds=window.offset_seconds)
         if species not in self._open:
             return Event(
                 id=self._new_id(),
@@ -178,7 +167,7 @@ class EventMerger:
                 model=self._model,
                 source=window.source,
                 offset_seconds=window.offset_seconds,
-                **found,
+                **best,
             )
         event, _ = self._open[species]
         return replace(
@@ -186,11 +175,16 @@ class EventMerger:
             utc_start=min(event.utc_start, window.utc_start),
             utc_end=max(event.utc_end, window.utc_end),
             windows=event.windows + 1,
-            **(found if probability > event.probability else {}),
+            **(best if probability > event.probability else {}),
         )
 
-    def _close(self, is_over: Callable[[Event, float], bool]) -> Iterator[Event]:
+    def _close(self, window: _Window | None) -> Iterator[Event]:
+        """End the events that cannot go on with this window; None: all."""
         for species, (event, end_seconds) in list(self._open.items()):
-            if is_over(event, end_seconds):
-                del self._open[species]
-                yield replace(event, closed=True)
+            if window is not None:
+                touches = window.offset_seconds <= end_seconds + TOUCHING_SECONDS
+                seconds = window.offset_seconds + self._window_seconds - event.offset_seconds
+                if touches and seconds <= self._longest_seconds + TOUCHING_SECONDS:
+                    continue
+            del self._open[species]
+            yield replace(event, closed=True)

@@ -17,7 +17,7 @@ READ = 0  # in a sequence of steps; other numbers are the length of a block to w
 def numbered(first: int, count: int, channels: int = 1) -> np.ndarray:
     """Frames that hold their own number, and in further channels its negative."""
     numbers = np.arange(first, first + count, dtype=np.float32)
-    return np.stack([numbers, -numbers], axis=1)[:, :channels]
+    return np.stack([numbers, -numbers][:channels], axis=1)
 
 
 @given(

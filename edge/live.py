@@ -163,6 +163,7 @@ class LiveReader:
     scale: of the ring that was read last; None before
     alive: whether there is a writer, as of the last `since`
     last_utc: when the last column in the file was heard, of a dead writer as well; None if there is none
+    quiet_seconds: for how long no column has come, as far as `since` was asked
     """
 
     def __init__(self, path: Path) -> None:
@@ -173,6 +174,21 @@ class LiveReader:
         self._file = -1
         self._session = 0
         self._ring_columns = 0
+        self._moved = (0, time.monotonic())  # columns ever written, as last seen, and when they were seen first
+
+    @property
+    def quiet_seconds(self) -> float:
+        """See the class."""
+        return time.monotonic() - self._moved[1]
+
+    def all_since(self, cursor: Cursor | None = None) -> tuple[Cursor | None, list[tuple[bytes, float]]]:
+        """As `since`, but all of it: the next cursor, and the bytes and the time of each run."""
+        runs: list[tuple[bytes, float]] = []
+        while True:
+            cursor, columns, utc = self.since(cursor)
+            if utc is None:
+                return cursor, runs
+            runs.append((columns, utc))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -199,6 +215,8 @@ class LiveReader:
 
     def _read(self, cursor: Cursor | None) -> tuple[Cursor | None, bytes, float | None]:
         written, last_utc = self._written()
+        if written != self._moved[0]:
+            self._moved = written, time.monotonic()
         self.last_utc = last_utc if written and math.isfinite(last_utc) else None
         self.alive = self._is_locked()
         if not self.alive:

@@ -3,7 +3,7 @@
     record = Record(folder, Zone("Europe/Berlin"))      # of one thread
     record.refresh()                                    # True: something was written since the last time
     record.latest_events(50)                            # [{"id": 7, "species": "amerob", "day": "2026-11-25", ...}, ...]
-    record.hours(date(2026, 11, 25))                    # {"amerob": [0, 0, 0, 0, 3, ...]}
+    record.starts(date(2026, 11, 25))                   # (id, species, start) of each event of a local day
 
 It only reads, and never waits for the listener. The journal may not be there yet, may be replaced, may be busy: then what
 is asked for is empty, and `fault` says why. Each answer costs as much as it holds: an index or the order of the ids leads
@@ -14,21 +14,22 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from edge.journal import read_only, utc_text
+from edge.journal import NO_FRAMES, NO_MICROPHONE, NOT_RUNNING, SCHEDULE, STOPPED, ZEROS, read_only, utc_text
 from src.errors import UserError
 
-NOT_LISTENING = ("no microphone", "stopped", "no frames", "zeros", "not running", "schedule")  # causes of gaps
+NOT_LISTENING = (NO_MICROPHONE, STOPPED, NO_FRAMES, ZEROS, NOT_RUNNING, SCHEDULE)  # the gaps in which it heard nothing
 EVENT = "id, utc_start, utc_end, species, probability, windows, closed, clip"
 HEALTH = "utc level_dbfs peak_dbfs clipped_share zero_share received lost overflows analysed dropped withheld"
 HEALTH += " latency_p50_s latency_p95_s disk_free_bytes clips_bytes clips_lost temperature_c resident_bytes cpu_share"
 EXPORT = ("id", "utc_start", "utc_end", "species", "probability", "windows", "model", "source", "offset_seconds")
 EXPORT += ("closed", "clip")
+BUSY_MILLISECONDS = 250  # a reader waits for a writer only while the journal is made or mended
 LATEST_UTC = 4102444800.0  # 2100: no clock is set to later
 GAPS_BEFORE = 200  # gaps that began before a day and are looked at, since one of them may reach into it
 
@@ -52,59 +53,75 @@ class Zone:
         begins = [datetime(at.year, at.month, at.day, tzinfo=self._zone) for at in (day, day + timedelta(days=1))]
         return begins[0].timestamp(), begins[1].timestamp()
 
+    def offset(self, seconds: float) -> int:
+        """How far the zone is east of UTC at that time, in seconds."""
+        return round(self.local(seconds).utcoffset().total_seconds())
+
     def label(self, seconds: float) -> str:
-        """The zone in words, as `UTC+01:00` or `Europe/Berlin, UTC+01:00`."""
+        """The zone in words, as `the box, UTC+01:00` or `Europe/Berlin, UTC+01:00`."""
         offset = f"UTC{self.local(seconds):%z}"
         offset = f"{offset[:6]}:{offset[6:8]}"
-        return f"{self._name}, {offset}" if self._name else offset
+        return f"{self._name or 'the box'}, {offset}"
+
+
+class _Found(NamedTuple):
+    """The journal that is at the path: its device and inode, and whether somebody has it open to write."""
+
+    file: tuple[int, int] | None
+    written: bool
+
+
+NOWHERE = _Found(None, False)
 
 
 class Record:
     """The journal of a record folder, whatever state it is in.
 
-    fault: "" or why there is nothing to read, as a sentence; `absent` where there is no journal yet
-    generation: grows when the journal was replaced by another one, whose ids begin anew
+    fault: "" or why something could not be read since the last `refresh`, as a sentence
     """
 
     def __init__(self, folder: Path, zone: Zone) -> None:
         self.path = Path(folder) / "journal.sqlite"
         self.zone = zone
         self.fault = ""
-        self.absent = True
-        self.generation = 0
-        self._connection: Optional[sqlite3.Connection] = None
-        self._opened: tuple = ()
+        self._connection: sqlite3.Connection | None = None
+        self._found = NOWHERE
         self._data_version = -1
+
+    @property
+    def identity(self) -> str:
+        """Which journal it is: another one, with ids of its own, has another. Empty where there is none yet."""
+        return "-".join(map(str, self._found.file or ()))
 
     def close(self) -> None:
         """Let go of the journal."""
         if self._connection:
             self._connection.close()
-        self._connection, self._data_version, self._opened = None, -1, ()
+        self._connection, self._data_version = None, -1
+
+    def open(self) -> bool:
+        """Have the journal open that is at the path now. True if it is another than before, or gone, or there at last."""
+        found = self._find()
+        moved = found != self._found
+        if moved or self._connection is None:
+            self.close()
+            self._found = found
+            if found.file is not None:
+                try:
+                    self._connection = read_only(self.path)
+                    self._connection.execute(f"pragma busy_timeout = {BUSY_MILLISECONDS}")
+                except UserError as error:
+                    self.fault = str(error)
+        return moved
 
     def refresh(self) -> bool:
         """Look at the journal that is there now. True if it may hold something that it did not at the last call."""
-        identity = self._identity()
-        if identity != self._opened or self._connection is None:
-            replaced = identity[:2] != self._opened[:2]
-            self.close()
-            self.absent = not identity
-            self.fault = ""
-            if replaced:
-                self.generation += 1
-            if self.absent:
-                self._opened = identity
-                return replaced
-            try:
-                self._connection = read_only(self.path)
-                self._connection.execute("pragma busy_timeout = 250")
-            except UserError as error:
-                self.fault = str(error)
-                return True
-            self._opened = identity
+        failed, self.fault = self.fault, ""
+        moved = self.open()
         rows = self._rows("pragma data_version")
-        changed = not rows or rows[0][0] != self._data_version
-        self._data_version = rows[0][0] if rows else -1
+        data_version = rows[0][0] if rows else -1
+        changed = moved or bool(failed) or bool(self.fault) or data_version != self._data_version
+        self._data_version = data_version
         return changed
 
     def latest_events(self, count: int, before: int | None = None, species: str | None = None) -> list[dict]:
@@ -129,35 +146,34 @@ class Record:
             if (start := _seconds(row["utc_start"])) is not None:
                 yield row["id"], str(row["species"]), start
 
-    def hours(self, day: date) -> dict[str, list[int]]:
-        """Of each species of a local day, how many events began in each of its 24 hours."""
-        counts: dict[str, list[int]] = {}
-        for _, species, start in self.starts(day):
-            counts.setdefault(species, [0] * 24)[self.zone.local(start).hour] += 1
-        return counts
-
-    def listened(self, day: date, until: float) -> list[float | None]:
-        """The share of each hour of a local day in which it listened; None for hours that are not there (yet).
-
-        until: the last moment that is known of, in seconds since 1970, such as now
-        """
-        begin, end = self.zone.bounds(day)
-        until = min(until, end)
-        first = self._first_sign_of_life()
-        deaf = [(begin, min(until, max(begin, first)))] if first is not None else [(begin, until)]
-        for gap in self._gaps_within(begin, end):
-            if gap["cause"] in NOT_LISTENING:
-                deaf.append((gap["start"], min(until, until if gap["end"] is None else gap["end"])))
-        present, silent = [0.0] * 24, [0.0] * 24
-        for start, stop, seconds in ((begin, until, present), *((*span, silent) for span in _merged(deaf, begin))):
-            for hour, length in self._by_hour(start, stop):
-                seconds[hour] += length
-        return [round(1 - min(1.0, s / p), 3) if p > 0 else None for s, p in zip(silent, present)]
-
     def gaps(self, count: int) -> list[dict]:
         """The latest gaps, the latest first, whatever their cause."""
         query = "select id, utc_start, utc_end, cause, detail from gaps order by id desc limit ?"
         return [gap for row in self._rows(query, count) if (gap := self._gap(row))]
+
+    def gaps_of(self, day: date) -> list[dict]:
+        """The gaps that a local day has a part of; of those that began earlier, such as it did not listen in."""
+        begin, end = self.zone.bounds(day)
+        columns = "id, utc_start, utc_end, cause, detail"
+        rows = self._rows(
+            f"select {columns} from gaps where utc_start >= ? and utc_start < ?", utc_text(begin), utc_text(end)
+        )
+        rows += self._rows(
+            f"select {columns} from gaps where utc_start < ? and cause in ({', '.join('?' * len(NOT_LISTENING))})"
+            " order by id desc limit ?",
+            utc_text(begin),
+            *NOT_LISTENING,
+            GAPS_BEFORE,
+        )
+        return [gap for row in rows if (gap := self._gap(row))]
+
+    def first_sign_of_life(self) -> float | None:
+        """When the record begins, in seconds since 1970; None where it is empty."""
+        firsts = []
+        for table in ("health", "gaps", "events"):
+            rows = self._rows(f"select utc_start from {table} order by id limit 1")
+            firsts += [start for row in rows if (start := _seconds(row[0])) is not None]
+        return min(firsts, default=None)
 
     def health_after(self, number: int, count: int) -> list[dict]:
         """The latest health lines with an id above `number`, at most so many, the oldest first; None: not known."""
@@ -189,25 +205,23 @@ class Record:
             ends.append(None if start is None else self.zone.local(start).date())
         return ends[0], ends[1]
 
-    def _identity(self) -> tuple:
-        """What tells this journal from another in its place, and one that is written from one that nobody has open."""
+    def _find(self) -> _Found:
         try:
             status = self.path.stat()
         except OSError:
-            return ()
-        return status.st_dev, status.st_ino, self.path.with_name(self.path.name + "-wal").exists()
+            return NOWHERE
+        wal = self.path.with_name(self.path.name + "-wal")
+        return _Found((status.st_dev, status.st_ino), wal.exists())
 
     def _rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         """All rows of a query, so that no transaction stays open; none where there is no journal or it cannot answer."""
         if self._connection is None:
             return []
         try:
-            rows = self._connection.execute(query, values).fetchall()
+            return self._connection.execute(query, values).fetchall()
         except (sqlite3.Error, OverflowError) as error:
             self.fault = f"{self.path}: cannot be read: {error}"
             return []
-        self.fault = ""
-        return rows
 
     def _event(self, row: sqlite3.Row) -> dict | None:
         start, end = _seconds(row["utc_start"]), _seconds(row["utc_end"])
@@ -222,7 +236,7 @@ class Record:
             "day": f"{local:%Y-%m-%d}",
             "time": f"{local:%H:%M:%S}",
             "probability": _number(row["probability"]),
-            "windows": row["windows"],
+            "windows": _number(row["windows"]),
             "closed": bool(row["closed"]),
             "clip": None if row["clip"] is None else str(row["clip"]),
         }
@@ -242,45 +256,6 @@ class Record:
             "cause": str(row["cause"]),
             "detail": str(row["detail"] or ""),
         }
-
-    def _gaps_within(self, begin: float, end: float) -> list[dict]:
-        columns = "id, utc_start, utc_end, cause, detail"
-        rows = self._rows(
-            f"select {columns} from gaps where utc_start >= ? and utc_start < ?", utc_text(begin), utc_text(end)
-        )
-        rows += self._rows(
-            f"select {columns} from gaps where utc_start < ? and cause in ({', '.join('?' * len(NOT_LISTENING))})"
-            " order by id desc limit ?",
-            utc_text(begin),
-            *NOT_LISTENING,
-            GAPS_BEFORE,
-        )
-        return [gap for row in rows if (gap := self._gap(row))]
-
-    def _first_sign_of_life(self) -> float | None:
-        firsts = []
-        for table in ("health", "gaps", "events"):
-            rows = self._rows(f"select utc_start from {table} order by id limit 1")
-            firsts += [start for row in rows if (start := _seconds(row[0])) is not None]
-        return min(firsts, default=None)
-
-    def _by_hour(self, start: float, stop: float) -> Iterator[tuple[int, float]]:
-        """The local hours that a stretch of time lies in, and how many seconds of it lie in each."""
-        while start < stop:
-            local = self.zone.local(start)
-            into_hour = local.minute * 60 + local.second + local.microsecond / 1e6
-            step = min(stop, start + max(1e-3, 3600 - into_hour)) - start
-            yield local.hour, step
-            start += step
-
-
-def _merged(spans: Iterable[tuple[float, float]], begin: float) -> Iterator[tuple[float, float]]:
-    """Stretches of time after `begin` as stretches that do not overlap."""
-    reached = begin
-    for start, stop in sorted(spans):
-        if stop > max(start, reached):
-            yield max(start, reached), stop
-            reached = stop
 
 
 def _seconds(text: Any) -> float | None:

@@ -58,6 +58,7 @@ from edge.tables import (
     WRITE_HEALTH,
     ZEROS,
     Health,
+    as_number,
     as_text,
     detection_row,
     event_row,
@@ -79,7 +80,7 @@ UNITS_AT_ONCE = 500  # in one transaction, of what has waited
 WAL_BYTES = 1 << 23  # to which journal.sqlite-wal is cut once it was longer, since a reader was slow
 MOST_WAITING = 20_000  # rows in memory: five hours of two species in every window of 5 s, some 20 MB
 
-# What SQLite cannot hold, now or later: no number, or none of Python's; anything else is a matter of the disk.
+# What SQLite cannot hold, now or later: NaN for a probability, a number of 70 bits. Anything else is a matter of the disk.
 UNFIT = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, OverflowError)
 
 
@@ -172,7 +173,8 @@ class Journal:
     def write_health(self, health: Health) -> bool:
         """Keep a health line."""
         utc, utc_start, *figures = astuple(health)
-        self._put(utc, (WRITE_HEALTH, (next(self._ids["health"]), utc_text(utc), utc_text(utc_start), *figures)))
+        row = (next(self._ids["health"]), utc_text(utc), utc_text(utc_start), *map(as_number, figures))
+        self._put(utc, (WRITE_HEALTH, row))
         return self.flush()
 
     def set_clip(self, event_id: int, relative: str) -> None:
@@ -382,7 +384,7 @@ def main() -> int:
     with written_lines(args.output) if args.output else nullcontext(sys.stdout) as file:
         rows = export(journal, args.table, since, until, file)
         file.flush()
-    print(f"{rows} {args.table}", file=sys.stderr)
+    print(f"{rows} rows of {args.table}", file=sys.stderr)
     return 0
 
 

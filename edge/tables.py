@@ -8,6 +8,7 @@ edge/journal.py writes the tables, and has all names of this module too.
 
 from __future__ import annotations
 
+import numbers
 import sqlite3
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
@@ -166,12 +167,19 @@ def as_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def as_number(figure: float | None) -> float | int | None:
+    """A figure as Python's own: one of NumPy's would be taken for a string of bytes."""
+    if figure is None:
+        return None
+    return int(figure) if isinstance(figure, numbers.Integral) else float(figure)
+
+
 def event_row(event: Event) -> tuple:
     """The values of WRITE_EVENT."""
     return (
         *(event.id, utc_text(event.utc_start), utc_text(event.utc_end), as_text(event.species)),
-        *(event.probability, event.windows, as_text(event.model), as_text(event.source), event.offset_seconds),
-        *(int(event.closed), event.id),
+        *(float(event.probability), event.windows, as_text(event.model), as_text(event.source)),
+        *(float(event.offset_seconds), int(event.closed), event.id),
     )
 
 
@@ -179,5 +187,5 @@ def detection_row(each: Detection) -> tuple:
     """The values of WRITE_DETECTION after its id."""
     return (
         *(each.event_id, utc_text(each.utc_start), utc_text(each.utc_end), as_text(each.species)),
-        *(each.probability, as_text(each.model), as_text(each.source), each.offset_seconds),
+        *(float(each.probability), as_text(each.model), as_text(each.source), float(each.offset_seconds)),
     )

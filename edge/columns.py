@@ -26,8 +26,8 @@ class Columns:
     def __init__(self, sample_rate: int) -> None:
         self._rate = sample_rate
         self._hop = sample_rate / COLUMNS_PER_SECOND  # samples
-        # The power of two nearest to the hop: a little of the audio may be in no column, or in two.
-        self._size = 1 << max(4, round(np.log2(self._hop)))
+        # At least the hop, or a click could fall between two columns; a Hann window sees about half of its length.
+        self._size = 1 << max(4, int(np.ceil(np.log2(self._hop))))
         self._window = np.hanning(self._size + 1)[:-1].astype(np.float32)
         bins = np.fft.rfftfreq(self._size, 1 / sample_rate)  # Hz
         edges = np.linspace(LOW_HZ, HIGH_HZ, BANDS + 1)

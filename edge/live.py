@@ -89,6 +89,7 @@ class LiveWriter:
         self._ring_columns = ring_columns
         self._scale = scale
         self._slot_bytes = TIME.size + scale.bands
+        self._size = _slots_begin() + ring_columns * self._slot_bytes
         self._file = -1
         self._pushed = 0
         try:
@@ -131,8 +132,10 @@ class LiveWriter:
             self.faults += 1
 
     def _is_there(self) -> bool:
+        """Is our file at the path, and whole?"""
         try:
-            return self._file >= 0 and os.path.samestat(self.path.stat(), os.fstat(self._file))
+            ours = os.fstat(self._file) if self._file >= 0 else None
+            return ours is not None and os.path.samestat(self.path.stat(), ours) and ours.st_size == self._size
         except FileNotFoundError:
             return False
 
@@ -140,8 +143,7 @@ class LiveWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
         try:
-            size = _slots_begin() + self._ring_columns * self._slot_bytes
-            os.posix_fallocate(file, 0, size)  # all the room now: a full disk is met here and not while listening
+            os.posix_fallocate(file, 0, self._size)  # all the room now: a full disk is met here and not while listening
             session = time.time_ns()
             os.pwrite(file, HEADER.pack(MAGIC, session, self._scale.bands, self._ring_columns, *self._scale[1:]), 0)
             os.fchmod(file, 0o640)
@@ -233,7 +235,7 @@ class LiveReader:
         for number in range(first, written):
             at = (number - first) * slot_bytes
             (utc,) = TIME.unpack_from(slots, at)
-            if number < whole_from:
+            if number < whole_from or not utc > 0:  # 0: somebody has cut the file, and it grew again
                 continue
             if end_utc is not None and not abs(utc - end_utc - 1 / self.scale.columns_per_second) <= HOLE_SECONDS:
                 break

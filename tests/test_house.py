@@ -90,7 +90,7 @@ FLOORS = [
         *("datasets", "mixing", "backbones", "outputs", "oof", "sample", "evaluation"),
         *("exploration", "measuring", "layouts", "options", "fitting", "validation_soundscapes"),
         *("hub_modules", "audio_backbones", "model_table", "splits", "embeddings", "heads", "many", "vae"),
-        *("kaggle_push", "batch"),
+        *("kaggle_push", "batch", "speech_model"),
     },
     {"classifier", "figures", "window_figures", "data_figures", "sound_figures", "page"}
     | {"exploration_page", "evaluation_figures", "vae_figures", "vae_windows"}

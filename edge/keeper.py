@@ -128,7 +128,7 @@ class Keeper:
             return
         samples = self._tape.cut(best - around, end, best, best_end)
         try:
-            if samples is None or not len(samples):
+            if samples is None:
                 self.lost += 1
             else:
                 self._queue.put((event, samples, rate), self._wait_seconds > 0, self._wait_seconds)

@@ -29,6 +29,7 @@ import socket
 import ssl
 import time
 import urllib.parse
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,7 @@ KEEPALIVE_SECONDS = 30  # the broker declares us lost after one and a half of it
 ACK_SECONDS = 15.0
 GOODBYE_SECONDS = 0.5
 SOON_SECONDS = 30.0  # a connection that ends so soon has been ended by somebody
+UNDER_WAY = 20  # messages that are not yet acknowledged, at most; paho's own limit as well
 TOPIC_BYTES = 200  # of 65535 that MQTT allows
 EXPIRE_SECONDS = 300  # of the health sensors; five lines missed
 
@@ -59,13 +61,14 @@ class Sensor:
     scale: float = 1
     icon: str = ""
     device_class: str = ""
+    state_class: str = "measurement"
     health: bool = True
 
 
 SENSORS = (
     Sensor("last_species", "Last species", "last_species", digits=None, icon="mdi:bird", health=False),
     Sensor("last_probability", "Last probability", "last_probability", "%", 0, 100, "mdi:percent", health=False),
-    Sensor("events_today", "Events today", "events_today", "events", icon="mdi:counter", health=False),
+    Sensor("events_today", "Events today", "events_today", "events", state_class="total_increasing", health=False),
     Sensor("level", "Input level", "level_dbfs", "dBFS", 1, icon="mdi:microphone"),
     Sensor("clipped", "Input clipped", "clipped_share", "%", 2, 100, "mdi:waveform"),
     Sensor("lost", "Lost samples", "lost", "samples", icon="mdi:microphone-off"),
@@ -107,7 +110,7 @@ def _configuration(sensor: Sensor, topic: str) -> dict[str, Any]:
     }
     if sensor.unit:
         what["unit_of_measurement"] = sensor.unit
-        what["state_class"] = "measurement" if sensor.health else "total_increasing"
+        what["state_class"] = sensor.state_class
     if sensor.icon:
         what["icon"] = sensor.icon
     if sensor.device_class:
@@ -148,7 +151,7 @@ class MqttSink(Sink):
     Raises UserError for an address or a topic that is none, a password without a user, and where paho-mqtt is not installed.
     """
 
-    batch = 20  # what paho has on its way at once
+    batch = UNDER_WAY
     takes_state = True
 
     def __init__(
@@ -164,32 +167,34 @@ class MqttSink(Sink):
         self.title = f"MQTT broker {self._host}:{self._port}"
         # The same after a restart, and another's on another box. A broker that still holds a connection that is dead ends
         # it, and says "offline", when the same client connects, and not a minute after it has said "online".
-        self._client_id = "birdcall-" + hashlib.sha256(f"{socket.gethostname()} {topic}".encode()).hexdigest()[:12]
+        self._client_id = (
+            "birdcall-" + hashlib.sha256(f"{socket.gethostname()} {self._topic}".encode()).hexdigest()[:12]
+        )
         self._protocol = self._paho.MQTTv5
         self._client: Any = None
         self._welcome: Any = None  # the broker's answer to our connecting, a paho ReasonCode
         self._connected = 0.0  # monotonic
         self._denied = ""  # why it did not take a message
+        self._under_way = UNDER_WAY  # or fewer, if the broker wants that
         self._acknowledged: set[int] = set()  # numbers of messages
 
     def open(self) -> None:
         """Connect, and tell Home Assistant what sensors there are."""
         self._connect()
-        messages = [self._publish(topic, what, retain=True) for topic, what in discovery(self._topic).items()]
-        messages.append(self._publish(f"{self._topic}/status", "online", retain=True))
-        for message in messages:
-            self._await(message)
+        messages = [(topic, what, True) for topic, what in discovery(self._topic).items()]
+        for _ in self._publish_all([*messages, (f"{self._topic}/status", "online", True)]):
+            pass
 
     def send(self, events: Sequence[dict[str, Any]]) -> Iterator[int]:
-        """Publish the events, all under way at once; see Sink."""
-        messages = [self._publish(f"{self._topic}/event", event, retain=False) for event in events]
-        for message, event in zip(messages, events):
-            self._await(message)
+        """Publish the events; see Sink."""
+        acknowledged = self._publish_all([(f"{self._topic}/event", event, False) for event in events])
+        for event, _ in zip(events, acknowledged):
             yield event["id"]
 
     def show(self, what: str, values: dict[str, Any]) -> None:
         """Publish `state` or `health`; see Sink."""
-        self._await(self._publish(f"{self._topic}/{what}", values, retain=True))
+        for _ in self._publish_all([(f"{self._topic}/{what}", values, True)]):
+            pass
 
     def wait(self, seconds: float) -> None:
         """Keep the connection alive for a moment."""
@@ -255,13 +260,26 @@ class MqttSink(Sink):
             raise RefusedError(f"refuses {who} ({reason}): check --mqtt-user and $BIRDCALL_MQTT_PASSWORD")
         raise RefusedError(f"refuses us ({reason})")
 
-    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, properties: Any) -> None:
         self._welcome = reason
+        self._under_way = min(UNDER_WAY, getattr(properties, "ReceiveMaximum", UNDER_WAY))
 
     def _on_publish(self, _client: Any, _data: Any, message: int, reason: Any, _properties: Any) -> None:
         self._acknowledged.add(message)
         if reason.is_failure:
             self._denied = str(reason)
+
+    def _publish_all(self, messages: Sequence[tuple[str, dict[str, Any] | str, bool]]) -> Iterator[None]:
+        """Publish messages (topic, payload, retained) in order, several under way; yields as each is acknowledged."""
+        under_way: deque[int] = deque()
+        for message in messages:
+            if len(under_way) == self._under_way:
+                self._await(under_way.popleft())
+                yield
+            under_way.append(self._publish(*message))
+        while under_way:
+            self._await(under_way.popleft())
+            yield
 
     def _publish(self, topic: str, what: dict[str, Any] | str, retain: bool) -> int:
         """Put a message on its way; gives its number."""

@@ -47,7 +47,7 @@ from typing import Any
 
 from edge.tables import utc_text
 
-POLL_SECONDS = 0.5  # between two looks into the journal: an event is sent that much after its end, at most
+POLL_SECONDS = 0.25  # between two looks into the journal: an event is sent that much after its end, at most
 STATE_SECONDS = 60.0  # after which events_today is counted again, for midnight
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0  # between two tries at a sink that is away
 SAID_AT_FAILURE = 2  # one failure in a row is a blip that nobody need read of; the next try is a second later
@@ -125,7 +125,7 @@ class Outbox:
     def __init__(self, journal: Path, sink: str, station: str) -> None:
         self._sink, self._station = sink, station
         # mode=rw: that there is no journal is an error here, not a reason to make an empty one.
-        self._db = sqlite3.connect(f"{Path(journal).resolve().as_uri()}?mode=rw", timeout=1.0, uri=True)
+        self._db = sqlite3.connect(f"{Path(journal).resolve().as_uri()}?mode=rw", timeout=0.5, uri=True)
         self._db.isolation_level = None
         self._db.row_factory = sqlite3.Row
         # The listener must never wait for this connection to flush. What a power cut takes of it is sent again.
@@ -204,7 +204,7 @@ class Outbox:
         progress = (min(self._left) - 1 if self._left else self._seen, self._health_id)
         if progress == self._saved:
             return
-        with contextlib.suppress(sqlite3.OperationalError):  # locked, or the disk is full
+        with contextlib.suppress(sqlite3.Error):  # locked, or the disk is full
             self._db.execute(
                 "insert or replace into published (sink, event_id, health_id) values (?, ?, ?)", (self._sink, *progress)
             )
@@ -260,7 +260,10 @@ class Publisher(threading.Thread):
             except Exception as error:
                 self._failed(error, f"{type(error).__name__}: {error}")
             finally:
-                self._sink.close(failed)
+                with contextlib.suppress(
+                    Exception
+                ):  # what is wrong with it was said, or will be when it is opened again
+                    self._sink.close(failed)
             self._stopping.wait(self._wait)
         if self._outbox:
             self._outbox.save()

@@ -62,6 +62,7 @@ class Mosquitto:
     users: name -> password; without any, everybody may connect
     permissions: lines of Mosquitto's acl_file
     certificate: a file with key and certificate, for TLS
+    under_way: how many messages a client may send it before it has acknowledged the first
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Mosquitto:
         users: dict[str, str] | None = None,
         permissions: str = "",
         certificate: Path | None = None,
+        under_way: int | None = None,
         started: bool = True,
     ) -> None:
         self.port = free_port()
@@ -94,6 +96,8 @@ class Mosquitto:
             lines += [f"acl_file {self._folder / 'permissions'}"]
         if certificate:
             lines += [f"certfile {certificate}", f"keyfile {certificate}"]
+        if under_way:
+            lines += [f"max_inflight_messages {under_way}"]
         self._configuration = self._folder / "mosquitto.conf"
         self._configuration.write_text("\n".join(lines) + "\n")
         if started:
@@ -160,8 +164,8 @@ class Mosquitto:
     def stop(self) -> None:
         """End the subscribers and the broker."""
         for client in self._subscribers:
-            client.loop_stop()
             client.disconnect()
+            client.loop_stop()
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGCONT)
             self._process.terminate()

@@ -132,6 +132,8 @@ class Door:
     def close(self) -> None:
         """Nobody comes through."""
         for each in self._open:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)  # or who waits for it would go on to
             each.close()
 
 

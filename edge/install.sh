@@ -325,7 +325,7 @@ uninstall_all() {
         [ -e "$units/$service" ] || continue
         ! booted || run systemctl stop "$service"
         run systemctl disable --quiet "$service"
-        run rm -rf "$units/$service" "$units/$service.d"
+        run rm -f "$units/$service"
     done
     ! booted || run systemctl daemon-reload
     run rm -f "$rule" "$users"
@@ -337,9 +337,9 @@ uninstall_all() {
         return
     fi
     step "remove the record, the settings and the user"
-    run rm -rf "$record" "$settings"
+    run rm -rf "$record" "$settings" "$units"/birdcall-{listen,page}.service.d
     if getent passwd birdcall >/dev/null; then
-        run find /dev/shm -maxdepth 1 -user birdcall -delete
+        run find /dev/shm -user birdcall -delete
         run userdel birdcall
     fi
 }

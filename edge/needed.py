@@ -1,7 +1,7 @@
 """The files that the programs of edge/ need, found by following their imports: what install.sh copies and tests check.
 
-    python3 edge/needed.py                       # edge/listen.py, edge/page.py, ..., src/audio.py, ...: a line each
-    files(root), modules(root)                   # paths below the repository
+python3 edge/needed.py                       # edge/listen.py, edge/page.py, ..., src/audio.py, ...: a line each
+files(root), modules(root)                   # paths below the repository
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Asks a bundle about a window of silence, on this box: install.sh wants to know whether the libraries work here.
 
-    python edge/try_bundle.py runs/b0/fold0        # prints the species there are and the seconds that a window takes
+python edge/try_bundle.py runs/b0/fold0        # prints the species there are and the seconds that a window takes
 """
 
 from __future__ import annotations

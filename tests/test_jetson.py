@@ -16,49 +16,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, made_once
+from keras_bundle import make_keras_bundle, sounds
 
 from edge.network_process import NetworkProcess
 from src import bundle
 from src.bundle import Bundle
 from src.errors import UserError
 from src.predictor import Predictor
-from src.recipe import Recipe
-
-LABELS = ("amecro", "norcar")
 
 
 @pytest.fixture(scope="module")
 def keras_bundle(tmp_path_factory) -> Bundle:
-    """A bundle with saved_model.pb, of the tiny network as it begins, with a louder head: its answers mean nothing, and differ."""
-
-    def make(folder: Path) -> None:
-        import tensorflow as tf
-
-        from src import classifier, heads, networks
-        from src.backbones import get
-
-        recipe = Recipe(backbone="tiny", window_seconds=1.0, hop_seconds=1.0)
-        network = networks.open_network(get("tiny", None, None), recipe, LABELS, None, tf.distribute.get_strategy())
-        network.head = heads.build(LABELS, network.body.output.shape[1], recipe)
-        for variable in network.head.trainable_variables:
-            variable.assign(variable * 50)
-        listener = network.listener()
-        classifier.export(listener, folder)
-        classifier.export_saved_model(listener, folder)
-        bundle.write(folder, "tiny", LABELS, recipe, {})
-        noise = sounds(3)
-        expected = listener(noise).numpy()
-        assert np.ptp(expected) > 0.01, "the answers must depend on what is asked, or comparing them says nothing"
-        np.testing.assert_allclose(classifier.saved_answers(folder, noise), expected, atol=1e-5)
-
-    return bundle.load(made_once(tmp_path_factory, "keras_bundle", make))
-
-
-def sounds(count: int) -> np.ndarray:
-    """Windows of noise, each of another loudness and colour: float32 [count, 32000]."""
-    noise = np.random.default_rng(0).normal(0, 0.1, (count, 32000))
-    smooth = [np.convolve(each, np.ones(2**number) / 2**number, "same") for number, each in enumerate(noise)]
-    return np.array(smooth, np.float32)
+    """A bundle with saved_model.pb."""
+    return bundle.load(made_once(tmp_path_factory, "keras_bundle", make_keras_bundle))
 
 
 def jetson(folder: Path) -> str:

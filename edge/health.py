@@ -48,12 +48,50 @@ class Totals:
     clips_lost: int | None = None
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What a process takes of the machine, with all that it started (the microphone's helper, ffmpeg).
+
+    resident_bytes: of the memory, what several share counted for each; cpu_seconds: computed since its start
+    """
+
+    resident_bytes: int
+    cpu_seconds: float
+
+
+def usage(process: int | None = None) -> Usage | None:
+    """Of this process, or of the one of that number."""
+    asked = os.getpid() if process is None else process
+    children: dict[int, list[int]] = {}
+    pages: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # After the name, which is in brackets and may hold anything: `man 5 proc` counts on from 3.
+            _, *fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+            number = int(stat.parent.name)
+            children.setdefault(int(fields[0]), []).append(number)
+            ticks[number] = sum(map(int, fields[10:14]))  # in this process, and in its children that have ended
+            pages[number] = int(fields[20])
+        except (OSError, ValueError, IndexError):  # ended meanwhile
+            continue
+    if asked not in pages:
+        return None
+    family = [asked]
+    for parent in family:
+        family += children.get(parent, [])
+    return Usage(
+        resident_bytes=sum(pages[each] for each in family) * os.sysconf("SC_PAGE_SIZE"),
+        cpu_seconds=sum(ticks[each] for each in family) / os.sysconf("SC_CLK_TCK"),
+    )
+
+
 class HealthMeter:
     """Counts what it is told, and gives it as a row with what the system says.
 
     folder: on the disk whose free space matters
     period_seconds: how long a row's stretch is at least
-    monotonic, cpu_seconds: clocks, of time that passes and of the time this process, all its threads, has computed
+    monotonic: the clock by which minutes are counted; usage: what this process takes of the machine
     """
 
     def __init__(
@@ -61,16 +99,16 @@ class HealthMeter:
         folder: Path,
         period_seconds: float = PERIOD_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
-        cpu_seconds: Callable[[], float] = time.process_time,
+        usage: Callable[[], Usage | None] = usage,
     ) -> None:
         self._folder = Path(folder)
         self._period_seconds = period_seconds
-        self._monotonic, self._cpu_seconds = monotonic, cpu_seconds
+        self._monotonic, self._usage = monotonic, usage
         self._totals: dict[str, int] = {}
-        self._begin()
+        self._begin(self._monotonic(), self._usage())
 
-    def _begin(self) -> None:
-        self._began, self._cpu_began = self._monotonic(), self._cpu_seconds()
+    def _begin(self, now: float, used: Usage | None) -> None:
+        self._began, self._used = now, used
         self._received = self._analysed = self._dropped = 0
         self._latencies: deque[float] = deque(maxlen=MOST_LATENCIES)
 
@@ -102,7 +140,8 @@ class HealthMeter:
 
         levels: what has measured the input since the last row; clips_bytes: what all clips take
         """
-        seconds = self._monotonic() - self._began
+        now, used = self._monotonic(), self._usage()
+        seconds = now - self._began
         input_levels = levels.take() if levels else None
         p50, p95 = np.percentile(self._latencies, [50, 95]).tolist() if self._latencies else (None, None)
         health = Health(
@@ -120,11 +159,13 @@ class HealthMeter:
             disk_free_bytes=disk_free_bytes(self._folder),
             clips_bytes=clips_bytes,
             temperature_c=temperature_c(),
-            resident_bytes=resident_bytes(),
-            cpu_share=(self._cpu_seconds() - self._cpu_began) / seconds if seconds > 0 else None,
+            resident_bytes=used.resident_bytes if used else None,
+            cpu_share=(used.cpu_seconds - self._used.cpu_seconds) / seconds
+            if used and self._used and seconds
+            else None,
             **self._since_last(totals),
         )
-        self._begin()
+        self._begin(now, used)
         return health
 
     def _since_last(self, totals: Totals) -> dict[str, int | None]:
@@ -155,15 +196,6 @@ def temperature_c(thermal: Path = THERMAL) -> float | None:
         if kind not in NO_THERMOMETER and PLAUSIBLE_C[0] < degrees < PLAUSIBLE_C[1]:
             found.append(degrees)
     return max(found, default=None)
-
-
-def resident_bytes(process: str = "self") -> int | None:
-    """What a process takes of the memory; `process` is its number."""
-    try:
-        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def line(health: Health) -> str:

@@ -132,8 +132,10 @@ class Capture:
             self._position = first
             self._zero_watch = ZeroWatch(round(self._zero_seconds * source.sample_rate))
             self._say(f"{source.name}: {source.sample_rate} Hz, {source.channels} channel(s)")
-            if self._absence.end(source.utc(first)):
-                self._say(f"heard again after {source.utc(first) - self._silent_from:.1f} s")
+            # A radio may begin with what it sent some seconds ago: that ends the gap where it began.
+            again = max(self._silent_from, source.utc(first))
+            if self._absence.end(again):
+                self._say(f"heard again after {again - self._silent_from:.1f} s")
                 self._said = ""
         elif first > self._position:
             lost = first - self._position

@@ -83,4 +83,5 @@ class Microphone(LiveSource):
     def close(self) -> None:
         """Kill the child."""
         child.end(self._child)
+        super().close()
         os.close(self._memory)

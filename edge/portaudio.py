@@ -106,7 +106,8 @@ def agree(
     if channel == "mean":
         counts = [most if most <= MOST_CHANNELS else 1]
     elif channel <= most:
-        counts = [channel, most] if most <= MOST_CHANNELS else [channel]  # some cards give all of theirs or none
+        # Some cards give all of their channels or none; asked for one, a sound server would mix all into it.
+        counts = [channel, most] if most <= MOST_CHANNELS else [max(channel, 2)]
     else:
         raise UserError(f"microphone {name!r} has {most} channel(s): --channel {channel} is none of them")
     for hertz in [rate] if rate else [wanted_rate, own]:

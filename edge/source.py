@@ -109,7 +109,8 @@ class LiveSource:
     hang_seconds: a stream that gives nothing for so long has died, whatever it says
     open_seconds: how long it may take to open
 
-    A subclass calls `_opened` once rate and channels are known, and says in `_gone` whether the other half has ended.
+    A subclass calls `_opened` once rate and channels are known, says in `_gone` whether the other half has ended, and
+    ends it in `close`.
     """
 
     live = True
@@ -144,6 +145,10 @@ class LiveSource:
         self._clock = SampleClock(sample_rate)
         self._quiet_polls = 0
         self._ring = ring  # last: the sign for the reader, who may be another thread
+
+    def close(self) -> None:
+        """Let go of the ring; dates can still be asked for."""
+        self._ring = None
 
     def _gone(self) -> Exception | None:
         """Why the other half has ended, if it has: what `read` raises after the last frames."""

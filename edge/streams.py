@@ -16,7 +16,6 @@ import struct
 import subprocess
 import threading
 import time
-from collections import deque
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -33,6 +32,7 @@ OPEN_SECONDS = 20.0
 PIPE_BYTES = 1 << 16
 AHEAD_SECONDS = 15.0  # half of the ring: a server sends some seconds at once at first, a file on a server all of it
 REMARK_SECONDS, REMARK_LENGTH = 1.0, 200
+WHERE = re.compile(r"^\[[^]]*@ 0x[0-9a-f]+\] *")  # which part of ffmpeg says it, by an address that is never the same
 USER = re.compile(r"//[^/@\s]+@")
 AU_HEADER = struct.Struct(">4s5I")  # magic, offset of the samples, their size, encoding, rate in Hz, channels
 
@@ -69,9 +69,10 @@ class Stream(LiveSource):
             raise UserError("a stream needs ffmpeg: sudo apt-get install ffmpeg")
         self._url = url
         self._ring_seconds = ring_seconds
-        self._remarks: deque[str] = deque(maxlen=3)
+        self._remark = "it ended"
+        self._closed = threading.Event()
         self._fault: Exception | None = None
-        command = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "error"]
+        command = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "error", "-analyzeduration", "1000000"]
         if scheme.startswith("rtsp"):
             command += ["-rtsp_transport", "tcp", "-allowed_media_types", "audio"]
         # An AU file says rate and channels in its first bytes, and then holds samples only.
@@ -102,8 +103,7 @@ class Stream(LiveSource):
             self._opened(ring, rate)
             self._copy(ring, rate)
         self._listening.join(REMARK_SECONDS)
-        said = "; ".join(self._remarks) or "it ended"
-        self._fault = SourceLostError(STOPPED if self._ring else NO_MICROPHONE, f"{self.name}: {said}")
+        self._fault = SourceLostError(STOPPED if self._ring else NO_MICROPHONE, f"{self.name}: {self._remark}")
 
     def _copy(self, ring: RingBuffer, rate: int) -> None:
         frame_bytes = SAMPLE_BYTES * ring.channels
@@ -115,16 +115,19 @@ class Stream(LiveSource):
             rest = rest[whole:]
             ring.write(np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0))
             ahead = ring.written / rate - (time.monotonic() - began)
-            time.sleep(max(0.0, ahead - AHEAD_SECONDS))
+            self._closed.wait(max(0.0, ahead - AHEAD_SECONDS))
 
     def _keep_remarks(self) -> None:
-        """Keep the last lines of what ffmpeg complains about, without secrets. Runs in a thread."""
+        """Keep the last line of what ffmpeg complains about, without secrets. Runs in a thread."""
         for line in self._child.stderr:
             text = line.decode("utf-8", "replace").strip().replace(self._url, self.name)
-            self._remarks.append(USER.sub("//", text)[:REMARK_LENGTH])
+            text = USER.sub("//", WHERE.sub("", text)).replace(f"{self.name}: ", "")
+            self._remark = text[:REMARK_LENGTH]
 
     def close(self) -> None:
         """Kill ffmpeg."""
+        self._closed.set()
         self._child.kill()
         self._filling.join(child.END_SECONDS)
         child.end(self._child)
+        super().close()

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import shutil
 import sqlite3
 import sys
 import threading
@@ -257,13 +258,13 @@ class Journal:
             try:
                 self._commit()
             except _UnfitError as unfit:
-                self._connection.rollback()
+                self._roll_back()
                 self._writing.remove(unfit.unit)
-                self._count_lost(unfit.unit)
+                with self._lock:
+                    self._count_lost(unfit.unit)
                 self._say(f"{self.path}: a row that SQLite cannot hold is left out ({unfit.__cause__}): {unfit.unit}")
             except sqlite3.Error as error:
-                with suppress(sqlite3.Error):
-                    self._connection.rollback()
+                self._roll_back()
                 self._next_try = time.monotonic() + RETRY_SECONDS
                 if not self.fault:
                     self._say(f"{self.path}: takes no rows now ({error}); they wait in memory, and listening goes on")
@@ -325,6 +326,10 @@ class Journal:
             self.waiting -= sum(len(unit.statements) for unit in self._writing)
         self._writing = []
 
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):
+            self._connection.rollback()
+
     def _one(self, query: str, default: Any = None) -> Any:
         row = self._connection.execute(query).fetchone()
         return default if row is None or row[0] is None else row[0]
@@ -347,7 +352,9 @@ class Journal:
                 f"{self.path}: the journal cannot be made: {error.strerror}; choose another folder"
             ) from error
         except sqlite3.Error as error:
-            raise UserError(f"{self.path}: cannot be used as the journal: {error}; choose another folder") from error
+            full = shutil.disk_usage(self.path.parent).free < WAL_BYTES
+            fix = "the disk is full: make room" if full else "choose another folder"
+            raise UserError(f"{self.path}: cannot be used as the journal: {error}; {fix}") from error
         if version != VERSION:
             connection.close()
             raise UserError(

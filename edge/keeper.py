@@ -140,14 +140,19 @@ class Keeper:
         for left in self._folder.glob(f"*/.*.part{SUFFIX}"):
             left.unlink(missing_ok=True)
         shelf = Shelf(self._folder)
-        there = {clip.relative: clip for clip in shelf}
-        for relative in self._journal.clips():
-            if there.pop(relative, None) is None:
-                self._journal.clear_clip(relative)
-        for clip in there.values():  # renamed, and killed before the row was written
+        without_row = {clip.relative: clip for clip in shelf}
+        without_file = [relative for relative in self._journal.clips() if without_row.pop(relative, None) is None]
+        for number, relative in enumerate(without_file, start=1):  # all of them, where the folder was moved away
+            self._journal.clear_clip(relative)
+            if number % 1000 == 0:
+                self._journal.flush()
+        for number, clip in enumerate(without_row.values(), start=1):  # renamed, and killed before the row was written
             for event_id, species in self._journal.events_without_clip(clip.utc_start):
                 if folder_name(species) == clip.folder:
                     self._journal.set_clip(event_id, clip.relative)
+            if number % 1000 == 0:
+                self._journal.flush()
+        self._journal.flush()
         return shelf
 
     def _work(self) -> None:

@@ -295,20 +295,13 @@ def test_numbers_of_numpy_are_written_as_numbers(path):
 
 
 def test_at_the_end_it_tries_for_a_second_and_says_how_many_rows_are_lost(path, said):
-    with locked_after(path) as lock, closing(Journal(path, said.append)) as journal:
-        lock()
+    journal = Journal(path, said.append)
+    with locked(path):
         journal.record(opened(1))
         began = time.monotonic()
+        journal.close()
     assert time.monotonic() - began < 3
     assert said[-1].startswith(f"{path}: 2 rows could not be written")
-
-
-@contextmanager
-def locked_after(path: Path) -> Iterator:
-    """A connection that locks the journal when it is called, until the end of the block."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        yield lambda: other.execute("begin immediate")
 
 
 # From one listener to the next.

@@ -395,6 +395,31 @@ def test_at_the_start_what_was_left_half_done_is_taken_away_and_rows_and_clips_a
     assert record.files() == {clips[2], clips[3], "wren/notes.txt"}
 
 
+def test_where_all_clips_were_moved_away_every_row_loses_its_clip_and_has_it_again_when_they_are_back(tmp_path):
+    numbers = range(1, 2501)
+    record = Record(tmp_path)
+    away = tmp_path / "away"
+    with Journal(record.journal.path, record.said.append, most_waiting=2000) as record.journal:
+        for number in numbers:
+            clip = Clip.of("robin", UTC + 100 * number, 0.93, 1)
+            path = record.clips / clip.relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+        events = tuple(event(number) for number in numbers)
+        for first in range(0, 2500, 500):
+            record.journal.record(Changes(events=events[first : first + 500]))
+        record.keeper()
+        assert None not in record.rows().values()
+        record.clips.rename(away)
+        record.keeper()
+        assert set(record.rows().values()) == {None}
+        record.clips.rmdir()
+        away.rename(record.clips)
+        record.keeper()
+        assert set(record.rows().values()) == record.files()
+        assert record.journal.lost_rows == 0
+
+
 def test_files_that_are_no_clips_are_neither_counted_nor_deleted(record):
     own = record.clips / "robin/favourite.flac"
     own.parent.mkdir(parents=True)

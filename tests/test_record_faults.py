@@ -29,6 +29,7 @@ from edge.events import Changes, Detection, Event
 from edge.folder import RecordFolder
 from edge.journal import NO_FRAMES, NOT_RUNNING, Journal, read_only, utc_seconds
 from edge.keeper import Keeper
+from src.errors import UserError
 
 KILLS = 50
 UTC = 1_795_600_805.0  # 2026-11-25T10:00:05Z
@@ -253,6 +254,17 @@ def test_while_the_disk_is_full_rows_wait_and_are_written_in_order_when_there_is
         "disk is full",
         "takes rows again",
     ]
+
+
+def test_a_listener_that_starts_on_a_full_disk_ends_with_a_sentence_that_says_so(small_disk):
+    path = small_disk / "journal.sqlite"
+    with Journal(path) as journal:
+        journal.record(recorded(1))
+    fill(small_disk)
+    with pytest.raises(
+        UserError, match=r"journal\.sqlite: cannot be used as the journal: .*; the disk is full: make room"
+    ):
+        Journal(path)
 
 
 def test_a_listener_killed_while_the_disk_is_full_finds_all_that_was_acknowledged(small_disk, writers):

@@ -88,15 +88,16 @@ class RingBuffer:
         samples = samples.cast("B").cast("f")
         counts, size, kept = self._counts, len(self._samples), samples[-len(self._samples) :]
         with self._lock:
-            counts[WRITTEN] += len(samples) // self.channels
-            counts[OVERFLOWS] += overflow
-            self._arrived[0] = time.monotonic()
-            end = counts[WRITTEN] % self.capacity * self.channels
+            written = counts[WRITTEN] + len(samples) // self.channels
+            end = written % self.capacity * self.channels
             head = min(end, len(kept))  # samples up to `end`; the others lie before the ring's edge
             before = len(kept) - head
             self._samples[end - head : end] = kept[before:]
             self._samples[size - before :] = kept[:before]
-            oldest = counts[WRITTEN] - self.capacity
+            counts[WRITTEN] = written  # after the samples, for a writer may be killed anywhere here
+            counts[OVERFLOWS] += overflow
+            self._arrived[0] = time.monotonic()
+            oldest = written - self.capacity
             if oldest > counts[NEXT]:
                 counts[LOST] += oldest - counts[NEXT]
                 counts[NEXT] = oldest

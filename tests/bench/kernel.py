@@ -18,6 +18,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+
+    from src.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -89,10 +95,15 @@ def lay_out(root: Path, dataset: Path, files: int, minutes: float) -> None:
 
 def untrained(run: Path, network: str) -> Path:
     """A run of one fold with random weights, for 264 species; B0 hears the log-mel of 5 s at 32 kHz as train.py's does."""
-    import keras
-    import tensorflow as tf
+    model, recipe, labels = untrained_model(network)
+    return write_run(run, network, model, recipe, labels)
 
-    from src import backbones, bundle, classifier, heads
+
+def untrained_model(network: str) -> tuple[keras.Model, Recipe, tuple[str, ...]]:
+    """The same as a Keras model, float32 (batch, samples) -> (batch, labels), and what it hears and knows."""
+    import keras
+
+    from src import backbones, classifier, heads
     from src.recipe import changed, preset
 
     labels = tuple(f"bird{number}" for number in range(264))
@@ -106,9 +117,18 @@ def untrained(run: Path, network: str) -> Path:
         b0 = keras.applications.EfficientNetB0(include_top=False, weights=None, pooling="avg")
         below = keras.Model(db, b0(image, training=False))
     model = classifier.with_head(below, heads.build(labels, below.output.shape[1], recipe))
+    return classifier.with_front_end(model, recipe), recipe, labels
+
+
+def write_run(run: Path, name: str, model: keras.Model, recipe: Recipe, labels: tuple[str, ...]) -> Path:
+    """Export a model as a run of one fold."""
+    import tensorflow as tf
+
+    from src import bundle, classifier
+
     folder = run / "fold0/bundle"
-    classifier.export(classifier.with_front_end(model, recipe), folder)
-    bundle.write(folder, network, labels, recipe, {"tensorflow": tf.__version__})
+    classifier.export(model, folder)
+    bundle.write(folder, name, labels, recipe, {"tensorflow": tf.__version__})
     return run
 
 

@@ -98,6 +98,8 @@ booted() { [ -d /run/systemd/system ]; }
 
 check_box() {
     command -v systemctl >/dev/null || fail "systemd is not here, and the services need it; edge/Dockerfile does without"
+    [ -z "$venv" ] || [ -x "$venv/bin/python" ] ||
+        fail "--venv $venv: there is no bin/python in it; python3 -m venv $venv makes one"
     local missing=() needed=(libportaudio2)
     [ -n "$venv" ] || [ "$python" != python3 ] || needed+=(python3-venv)
     if command -v dpkg-query >/dev/null; then
@@ -170,104 +172,115 @@ put_once() {
     fi
 }
 
-# swap FOLDER: FOLDER.new becomes FOLDER, if it differs.
-swap() {
-    if [ -n "$dry_run" ]; then
-        run mv "$1.new" "$1"
-    elif [ -d "$1" ] && diff -rq -x __pycache__ "$1.new" "$1" >/dev/null; then
-        rm -rf "$1.new"
-    else
-        changed=yes
-        rm -rf "$1.old"
-        [ ! -e "$1" ] || mv "$1" "$1.old"
-        mv "$1.new" "$1"
-        rm -rf "$1.old"
-    fi
-}
+# What is new is made and tried beside what is there: an upgrade that fails leaves the listener in the forest as it was.
+code="" environment="" model_folder=""
 
-copy_code() {
-    if [ "$repository" -ef "$prefix/code" ]; then
+stage_code() {
+    code=$prefix/code
+    if [ "$repository" -ef "$code" ]; then
         step "keep the code: this is it"
         return
     fi
-    step "copy edge/ and what it imports of src/ to $prefix/code"
-    run rm -rf "$prefix/code.new"
-    run mkdir -p "$prefix/code.new"
+    step "copy edge/ and what it imports of src/"
+    code=$prefix/code.new
+    run rm -rf "$code"
+    run mkdir -p "$code"
     if [ -n "$dry_run" ]; then
-        printf '    %s files, as edge/needed.py lists them\n' "$("$python" "$repository/edge/needed.py" | wc -l)"
+        printf '    %s files, as edge/needed.py lists them, to %s\n' "$("$python" "$repository/edge/needed.py" | wc -l)" "$code"
     else
         "$python" "$repository/edge/needed.py" |
             tar -C "$repository" --owner=0 --group=0 --mode=u=rwX,go=rX -cf - -T - |
-            tar -C "$prefix/code.new" --no-same-permissions -xf -
+            tar -C "$code" -xf -
     fi
-    swap "$prefix/code"
+    run "$python" -m compileall -q "$code"
 }
 
-copy_model() {
-    [ -n "$model" ] || return 0
-    [ ! "$model" -ef "$prefix/model" ] || return 0
-    step "copy the model to $prefix/model"
-    run rm -rf "$prefix/model.new"
-    run mkdir -p "$prefix/model.new"
+stage_environment() {
+    local requirements=$repository/edge/requirements.txt digest
+    if [ -n "$venv" ]; then
+        environment=$(realpath "$venv")
+        return
+    fi
+    digest=$({ cat "$requirements" && "$python" -VV; } | sha256sum | cut -c 1-12)
+    environment=$prefix/venv-$digest
+    if [ "$(readlink "$prefix/venv")" = "$environment" ]; then
+        step "keep the libraries in $environment"
+        return
+    fi
+    step "install the libraries of edge/requirements.txt into $environment"
+    run rm -rf "$environment"
+    run "$python" -m venv "$environment" || fail "$python cannot make an environment: apt-get install python3-venv"
+    local source=()
+    [ -z "$wheels" ] || source=(--no-index --find-links "$wheels")
+    run "$environment/bin/python" -m pip install --quiet --no-input --disable-pip-version-check --no-cache-dir \
+        "${source[@]}" -r "$requirements" ||
+        fail "pip could not install edge/requirements.txt: see its words above; --wheels DIR does without a network"
+}
+
+stage_model() {
+    model_folder=$prefix/model
+    if [ -z "$model" ] || [ "$model" -ef "$model_folder" ]; then
+        step "keep the model"
+        return
+    fi
+    step "copy the model"
+    model_folder=$prefix/model.new
+    run rm -rf "$model_folder"
     local folder one="" target
     [ "$(bundles_in "$model" | wc -l)" != 1 ] || one=yes
     while read -r folder; do
-        target=$prefix/model.new
+        target=$model_folder
         [ -n "$one" ] || target=$target/$(basename "$(dirname "$folder")")/bundle
         run mkdir -p "$target"
         run cp -r "$folder/." "$target"
     done < <(bundles_in "$model")
-    run chmod -R u=rwX,go=rX "$prefix/model.new"
-    swap "$prefix/model"
-}
-
-# A new environment stands beside the old one until it is whole: a listener in the forest survives an upgrade without network.
-make_environment() {
-    local requirements=$repository/edge/requirements.txt digest folder
-    if [ -n "$venv" ]; then
-        [ -x "$venv/bin/python" ] || fail "--venv $venv: there is no bin/python in it; python3 -m venv $venv makes one"
-        folder=$(realpath "$venv")
-    else
-        digest=$({ cat "$requirements" && "$python" -VV; } | sha256sum | cut -c 1-12)
-        folder=$prefix/venv-$digest
-    fi
-    if [ "$(readlink "$prefix/venv")" = "$folder" ]; then
-        step "keep the libraries in $folder"
-        return
-    fi
-    changed=yes
-    if [ -z "$venv" ]; then
-        step "install the libraries of edge/requirements.txt into $folder"
-        run rm -rf "$folder"
-        run "$python" -m venv "$folder" || fail "$python cannot make an environment: apt-get install python3-venv"
-        local source=()
-        [ -z "$wheels" ] || source=(--no-index --find-links "$wheels")
-        run "$folder/bin/python" -m pip install --quiet --no-input --disable-pip-version-check --no-cache-dir \
-            "${source[@]}" -r "$requirements" ||
-            fail "pip could not install edge/requirements.txt: see its words above; --wheels DIR does without a network"
-    fi
-    run ln -sfn "$folder" "$prefix/venv"
-    local old
-    for old in "$prefix"/venv-*; do
-        [ ! -d "$old" ] || [ "$old" = "$folder" ] || run rm -rf "$old"
-    done
+    run chmod -R u=rwX,go=rX "$model_folder"
 }
 
 try_model() {
     step "ask the model about a window of silence, here and now"
-    run env PYTHONDONTWRITEBYTECODE=1 "$prefix/venv/bin/python" "$prefix/code/edge/try_bundle.py" "$prefix/model" ||
-        fail "the model does not answer on this box: see the words above"
+    run env PYTHONDONTWRITEBYTECODE=1 "$environment/bin/python" "$code/edge/try_bundle.py" "$model_folder" ||
+        fail "the model does not answer on this box: see the words above; nothing that runs was changed"
+}
+
+# swap STAGED FOLDER: STAGED becomes FOLDER, if it is another and differs.
+swap() {
+    [ "$1" != "$2" ] || return 0
+    if [ -z "$dry_run" ] && [ -d "$2" ] && diff -rq -x __pycache__ "$1" "$2" >/dev/null; then
+        rm -rf "$1"
+        return
+    fi
+    changed=yes
+    run rm -rf "$2.old"
+    [ ! -e "$2" ] || run mv "$2" "$2.old"
+    run mv "$1" "$2"
+    run rm -rf "$2.old"
+}
+
+swap_all() {
+    step "put them in place in $prefix"
+    swap "$code" "$prefix/code"
+    swap "$model_folder" "$prefix/model"
+    if [ "$(readlink "$prefix/venv")" != "$environment" ]; then
+        changed=yes
+        run ln -sfn "$environment" "$prefix/venv"
+    fi
+    local old
+    for old in "$prefix"/venv-*; do
+        [ ! -d "$old" ] || [ "$old" = "$environment" ] || run rm -rf "$old"
+    done
 }
 
 install_all() {
     check_box
     check_model
     run mkdir -p "$prefix"
-    copy_code
-    copy_model
-    make_environment
+    [ -n "$dry_run" ] || trap 'rm -rf "$prefix"/{code,model}.new' EXIT # whatever goes wrong
+    stage_code
+    stage_environment
+    stage_model
     try_model
-    run "$prefix/venv/bin/python" -m compileall -q "$prefix/code"
+    swap_all
 
     step "make the user birdcall, who may hear the sound cards"
     put edge/systemd/birdcall.sysusers "$users" 644

@@ -129,6 +129,9 @@ class Answer(tornado.web.RequestHandler):
     async def get(self, *_: str) -> None:
         raise tornado.web.HTTPError(404)
 
+    async def head(self, *_: str) -> None:
+        raise tornado.web.HTTPError(404)
+
     def write_error(self, status_code: int, **_: Any) -> None:
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         if status_code == 401:

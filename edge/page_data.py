@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from edge.journal import NO_FRAMES, NO_MICROPHONE, NOT_RUNNING, SCHEDULE, STOPPED, ZEROS, read_only, utc_text
+from edge.tables import NO_FRAMES, NO_MICROPHONE, NOT_RUNNING, SCHEDULE, STOPPED, ZEROS, read_only, utc_text
 from src.errors import UserError
 
 NOT_LISTENING = (NO_MICROPHONE, STOPPED, NO_FRAMES, ZEROS, NOT_RUNNING, SCHEDULE)  # the gaps in which it heard nothing
@@ -259,7 +259,7 @@ class Record:
 
 
 def _seconds(text: Any) -> float | None:
-    """What journal.utc_text wrote, as seconds since 1970; None for anything else. Ten times as fast as strptime."""
+    """What utc_text wrote, as seconds since 1970; None for anything else. Ten times as fast as strptime."""
     try:
         seconds = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
     except (AttributeError, TypeError, ValueError, OverflowError):

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import date
 
-from edge.journal import SCHEDULE
 from edge.page_data import NOT_LISTENING, Record, Zone
+from edge.tables import SCHEDULE
 
 HOURS = 24
 

@@ -82,7 +82,7 @@ class Feed:
         if date != viewer.date:
             viewer.hours = {}
         changed = {species: row for species, row in counts.items() if viewer.hours.get(species) != row}
-        if changed or date != viewer.date:
+        if date and (changed or date != viewer.date):
             viewer.date, viewer.hours = date, counts
             yield "hours", {"date": date, "hours": changed}
 

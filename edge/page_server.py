@@ -178,7 +178,9 @@ class Events(Answer):
             before = int(self.get_query_argument("before", "0")) or None
         except ValueError as error:
             raise tornado.web.HTTPError(400) from error
-        species = self.get_query_argument("species", None, strip=False)
+        # As it came: tornado's get_query_argument tidies, and a name is found only as it is.
+        asked = self.request.query_arguments.get("species", [])
+        species = asked[-1].decode("utf-8", "replace") if asked else None
         events = await self.shared.read(self._latest, before, species)
         self.write_json({"events": events[:PAGE_OF_EVENTS], "more": len(events) > PAGE_OF_EVENTS})
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from edge.journal import NO_FRAMES, NO_MICROPHONE, SCHEDULE, STOPPED, ZEROS
+from edge.tables import NO_FRAMES, NO_MICROPHONE, SCHEDULE, STOPPED, ZEROS
 
 FRESH_SECONDS = 180.0  # a health line comes every minute, and may wait for a card or a locked journal
 QUIET_SECONDS = 15.0  # without a column in the ring and without a gap that says why

@@ -21,7 +21,7 @@ export class DayByHour {
     for (let hour = 0; hour < HOURS; hour++) byId("day-hours").append(element("th", "", String(hour)));
     for (const head of [...byId("day-hours").children].slice(1)) head.scope = "col";
     byId("day-hours").append(element("th", "total", "all"));
-    this.listenedRow = element("tr", "listened", null, element("th", "", "Listening"));
+    this.listenedRow = element("tr", "listened", null, element("th", "", "Listened"));
     this.listenedRow.firstChild.scope = "row";
     for (let hour = 0; hour < HOURS; hour++) this.listenedRow.append(element("td"));
     byId("day-listened").append(this.listenedRow);

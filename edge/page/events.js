@@ -6,6 +6,7 @@ const MOST_EVENTS = 300; // of the stream that are kept
 const MOST_ROWS = 300; // besides those that were asked for
 const MOST_ROWS_NARROW = 12; // so that the rest of the page is not far down
 const narrow = matchMedia("(max-width: 999px)");
+const CLIP_SECONDS = 20; // in which the clip of an event that has ended may still come
 const ANNOUNCE_MILLISECONDS = 15000;
 
 export class Events {
@@ -130,9 +131,9 @@ export class Events {
   }
 
   async older() {
-    const lowest = Math.min(...this.rows.keys());
+    const last = [...this.list.querySelectorAll(":scope > li:last-child > ol > :last-child")].pop();
     const query = new URLSearchParams();
-    if (Number.isFinite(lowest)) query.set("before", lowest);
+    if (last) query.set("before", last.dataset.id);
     if (this.species !== null) query.set("species", this.species);
     const species = this.species;
     byId("older").disabled = true;
@@ -149,6 +150,14 @@ export class Events {
     } finally {
       byId("older").disabled = false;
       this.note();
+    }
+  }
+
+  // Once a second: what gets older by itself.
+  tick() {
+    for (const id of [...this.latest.keys()].slice(-20)) {
+      const row = this.rows.get(id);
+      if (row && row.play.hidden) fillRow(row, row.event, false);
     }
   }
 
@@ -200,7 +209,8 @@ function fillRow(row, event, playing) {
   row.noClip.hidden = address !== null;
   row.play.setAttribute("aria-label", `Play ${event.species} at ${event.time}`);
   row.play.setAttribute("aria-pressed", String(playing));
-  say(row.noClip, event.closed ? "no clip" : "");
+  const waiting = !event.closed || boxClock.now() - event.end < CLIP_SECONDS;
+  say(row.noClip, waiting ? "…" : "no clip");
   say(row.species, event.species);
   row.species.title = event.species;
   say(row.rest, event.closed ? ` · ${duration(event.end - event.start)}` : " · going on");

@@ -22,10 +22,12 @@ export class Health {
   constructor() {
     this.line = null;
     this.today = {};
-    this.missed = [0, 0];
+    this.missed = null;
     this.trend = {};
     this.seen = null;
     this.tiles = new Map();
+    this.tick(); // the tiles in the order in which they are to stand
+    this.draw();
   }
 
   tell({ line, today }) {
@@ -39,8 +41,8 @@ export class Health {
     this.draw();
   }
 
-  tellMissed({ missed }) {
-    this.missed = missed;
+  tellMissed({ missed, listened }) {
+    this.missed = listened.some((share) => share !== null) ? missed : null;
     this.draw();
   }
 
@@ -79,14 +81,14 @@ export class Health {
     const slow = known(line.latency_p95_s) ? `95 %: ${number(line.latency_p95_s, 2)} s` : "";
     this.tile("latency", "Answer time", known(line.latency_p50_s) ? number(line.latency_p50_s, 2) : null, "s", slow, false, "latency_p95_s");
 
-    const [missed, gaps] = this.missed;
+    const [missed, gaps] = this.missed ?? [null, 0];
     const lost = today.lost ? `${number(today.lost)} samples lost` : "no sample lost";
-    this.tile("missed", "Missed today", missed ? duration(missed) : "nothing", "", gaps ? `${gaps} gap${gaps > 1 ? "s" : ""}, ${lost}` : lost, false);
+    this.tile("missed", "Missed today", missed === null ? null : missed ? duration(missed) : "nothing", "", missed === null ? "" : gaps ? `${gaps} gap${gaps > 1 ? "s" : ""}, ${lost}` : lost, false);
 
-    const analysed = known(today.analysed) ? `of ${number(today.analysed + (today.dropped ?? 0))} today` : "";
-    this.tile("dropped", "Windows dropped", known(today.dropped) ? number(today.dropped) : null, "", analysed, (line.dropped ?? 0) > 0);
-
-    if (today.withheld) this.tile("withheld", "Withheld for speech", number(today.withheld), "windows", "today", false);
+    const windows = this.line ? today.analysed + today.dropped : 0;
+    const withheld = today.withheld ? `; ${number(today.withheld)} withheld for speech` : "";
+    const dropped = this.line ? number(today.dropped) : null;
+    this.tile("dropped", "Windows dropped", dropped, "", this.line ? `of ${number(windows)} today${withheld}` : "", (line.dropped ?? 0) > 0);
 
     let clips = known(line.clips_bytes) ? `clips ${bytes(line.clips_bytes).join(" ")}` : "";
     const full = known(line.disk_free_bytes) && line.disk_free_bytes < 1e9;

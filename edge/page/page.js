@@ -126,6 +126,7 @@ document.addEventListener("visibilitychange", () => {
 setInterval(() => {
   say(byId("clock"), identity === null ? "" : boxClock.time(boxClock.now()).slice(0, 5));
   health.tick();
+  events.tick();
   if (lostAt !== null) showStatus();
 }, 1000);
 

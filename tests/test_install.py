@@ -222,6 +222,7 @@ def test_a_dry_run_prints_every_step_changes_nothing_and_needs_no_root(box, tone
     # Where anybody may read them: pytest's folders are their owner's alone.
     shutil.copytree(box.script.parent.parent, box.written / "srv/birdcall")
     shutil.copytree(tone_bundle.folder, box.written / "srv/model")
+    (box.written / "srv/birdcall").chmod(0o755)
     before = box.files()
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
     done = box.run(*nobody, "/srv/birdcall/edge/install.sh", "--model", "/srv/model", "--dry-run")

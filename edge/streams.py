@@ -31,6 +31,7 @@ HANG_SECONDS = 10.0
 OPEN_SECONDS = 20.0
 PIPE_BYTES = 1 << 16
 AHEAD_SECONDS = 15.0  # half of the ring: a server sends some seconds at once at first, a file on a server all of it
+PACE = 1.01  # how fast it may go on: 1 would hold up a camera whose clock is fast, by more every day
 REMARK_SECONDS, REMARK_LENGTH = 1.0, 200
 WHERE = re.compile(r"^\[[^]]*@ 0x[0-9a-f]+\] *")  # which part of ffmpeg says it, by an address that is never the same
 USER = re.compile(r"//[^/@\s]+@")
@@ -114,7 +115,7 @@ class Stream(LiveSource):
             samples = np.frombuffer(rest[:whole], ">f4").astype(np.float32)
             rest = rest[whole:]
             ring.write(np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0))
-            ahead = ring.written / rate - (time.monotonic() - began)
+            ahead = ring.written / rate - PACE * (time.monotonic() - began)
             self._closed.wait(max(0.0, ahead - AHEAD_SECONDS))
 
     def _keep_remarks(self) -> None:
@@ -128,6 +129,7 @@ class Stream(LiveSource):
         """Kill ffmpeg."""
         self._closed.set()
         self._child.kill()
-        self._filling.join(child.END_SECONDS)
+        for thread in (self._filling, self._listening):
+            thread.join(child.END_SECONDS)
         child.end(self._child)
         super().close()

@@ -4,7 +4,7 @@ radio = HttpRadio()
 Stream(radio.url, "mean")
 radio.stop()
 
-camera = RtspCamera()                    # needs Debian's python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-base
+camera = RtspCamera()                    # needs Debian's python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-good
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import io
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -22,12 +23,14 @@ RATE = 16000
 BLOCK_SECONDS = 0.05
 BURST_SECONDS = 5.0
 SYSTEM_PYTHON = "/usr/bin/python3"  # that has the system's gi
-CAMERA = """
+LIBRARIES = """
 import gi
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer
 Gst.init(None)
+"""
+CAMERA = """
 server = GstRtspServer.RTSPServer.new()
 server.set_address("127.0.0.1")
 server.set_service("{port}")
@@ -131,9 +134,18 @@ class RtspCamera:
     def url(self) -> str:
         return f"rtsp://user:secret@127.0.0.1:{self._port}/birds?token=secret"
 
+    @staticmethod
+    def is_to_be_had() -> bool:
+        """Whether this machine has all that it needs."""
+        code = LIBRARIES + "assert all(map(Gst.ElementFactory.find, ('audiotestsrc', 'audioconvert', 'rtpL16pay')))"
+        return (
+            Path(SYSTEM_PYTHON).exists()
+            and not subprocess.run([SYSTEM_PYTHON, "-c", code], stderr=subprocess.DEVNULL).returncode
+        )
+
     def start(self) -> None:
         """Begin, also again after a kill, at the same address."""
-        code = CAMERA.format(port=self._port)
+        code = LIBRARIES + CAMERA.format(port=self._port)
         self._process = subprocess.Popen([SYSTEM_PYTHON, "-c", code], stdout=subprocess.PIPE, text=True)
         self._port = self._process.stdout.readline().strip()
 

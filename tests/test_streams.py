@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from broadcast import RATE, SYSTEM_PYTHON, HttpRadio, RtspCamera, numbers
 from conftest import ROOT, lacking
-from test_capture import Ear, children_of
+from ear import Ear, children_of
 
 from edge.streams import AHEAD_SECONDS, Stream, is_stream, shown
 from src.errors import UserError
@@ -52,7 +52,7 @@ def test_a_radio_is_heard_from_its_first_sample_to_its_last_and_again_when_it_br
         first = ear.heard[0].source
         radio.stop()
         stopped = time.time()
-        ear.listen_until(lambda: bool(ear.gaps()), 5)
+        ear.listen_until(lambda: bool(ear.gaps()), 10)
         heard = numbers_of(ear)
         np.testing.assert_array_equal(heard, numbers(0, len(heard)))
         assert (first.name, first.sample_rate, first.channels) == (radio.url, RATE, 1)
@@ -74,7 +74,7 @@ def test_a_radio_that_is_there_and_sends_nothing_is_a_gap_of_no_frames(tmp_path,
         ear.hear(0.2, RATE)
         radio.silent = True
         last = time.time()
-        ear.listen_until(lambda: bool(ear.gaps()), 5)
+        ear.listen_until(lambda: bool(ear.gaps()), 10)
         radio.silent = False
         ear.hear(0.2, RATE)
         ((cause, start, end, _),) = ear.gaps()
@@ -97,8 +97,8 @@ def test_a_file_on_a_server_is_heard_at_its_own_pace_and_none_of_it_is_lost(tmp_
     url = radio.url.replace("live", "file")
     with Ear(tmp_path, lambda: Stream(url, "mean")) as ear:
         began = time.monotonic()
-        ear.hear(AHEAD_SECONDS + 1, RATE)
-        assert 0.7 < time.monotonic() - began < 10
+        ear.hear(AHEAD_SECONDS + 3, RATE)
+        assert time.monotonic() - began > 1.0
         heard = numbers_of(ear)
         np.testing.assert_array_equal(heard, numbers(0, len(heard)))
         assert ear.capture.lost == 0
@@ -107,7 +107,7 @@ def test_a_file_on_a_server_is_heard_at_its_own_pace_and_none_of_it_is_lost(tmp_
 def test_a_camera_is_heard_at_its_own_rate_waited_for_and_none_of_its_secrets_is_said(tmp_path, camera):
     camera.kill()
     with Ear(tmp_path, lambda: Stream(camera.url, 2)) as ear:
-        ear.listen(1.0)
+        ear.listen_until(lambda: bool(ear.gaps()), 10)
         camera.start()
         ear.hear(0.5, 44100)
         source = ear.heard[0].source
@@ -117,7 +117,7 @@ def test_a_camera_is_heard_at_its_own_rate_waited_for_and_none_of_its_secrets_is
         assert np.abs(np.fft.rfft(tone)).argmax() == 100  # 1000 Hz, 10 Hz a bin
 
         camera.kill()
-        ear.listen_until(lambda: len(ear.gaps()) == 2, 5)
+        ear.listen_until(lambda: len(ear.gaps()) == 2, 10)
         ear.listen(0.7)  # an attempt that is refused
         camera.start()
         ear.heard.clear()

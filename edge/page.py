@@ -81,7 +81,7 @@ async def serve(args: argparse.Namespace, zone: object, access: object, on_loopb
     from edge.page_server import Shared, make_application
 
     for name in ("tornado.access", "tornado.general"):  # a line for each wrong address: a card is worn out by less
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         sockets = bind_sockets(args.port, args.host or None)
     except OSError as error:

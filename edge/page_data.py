@@ -41,7 +41,9 @@ class Zone:
         try:
             self._zone: tzinfo | None = ZoneInfo(name) if name else None
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise UserError(f"--timezone {name}: no such time zone; name one as in Europe/Berlin, or UTC") from error
+            raise UserError(
+                f"--timezone {name}: no such time zone here; name one as Europe/Berlin (Debian's tzdata has them)"
+            ) from error
         self._name = name
 
     def local(self, seconds: float) -> datetime:
@@ -209,6 +211,8 @@ class Record:
         try:
             status = self.path.stat()
         except OSError:
+            return NOWHERE
+        if status.st_size == 0:  # a listener is about to make it
             return NOWHERE
         wal = self.path.with_name(self.path.name + "-wal")
         return _Found((status.st_dev, status.st_ino), wal.exists())

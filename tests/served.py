@@ -1,10 +1,8 @@
 """A page that is served, and a listener that writes what it shows: for the tests of the page.
 
-    with page(folder) as served:                      # edge/page.py in a process of its own
-        served.ask("/api/events").status
-    listener.hear("amerob", time.time() - 5)          # a fixture: an event in the record
-
-A test module has the fixtures by `pytest_plugins = ["served"]`.
+with page(folder) as served:                      # edge/page.py in a process of its own
+    served.ask("/api/events").status
+listener.hear("amerob", time.time() - 5)          # a fixture: an event in the record
 """
 
 from __future__ import annotations
@@ -23,13 +21,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import pytest
 import soundfile
 from conftest import ROOT, tone
 
 from edge.events import Changes, Detection, Event
 from edge.journal import Journal
-from edge.live import live_path
 from edge.tables import Health
 
 PASSWORD = "wren & owl: ünlock"
@@ -175,17 +171,3 @@ def secret(text: str) -> str:
 
 def utc(text: str) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=timezone.utc).timestamp()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "record"
-    live_path(tmp_path / "record").unlink(missing_ok=True)
-
-
-@pytest.fixture
-def listener(folder: Path) -> Iterator[Listener]:
-    folder.mkdir()
-    made = Listener(folder)
-    yield made
-    made.close()

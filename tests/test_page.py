@@ -23,7 +23,7 @@ from edge.live import LiveWriter, live_path
 from edge.page_files import PAGE
 from edge.tables import DROPPED_WINDOWS, ZEROS
 
-pytest_plugins = ["served"]
+pytest_plugins = ["page_fixtures"]
 
 
 class Browser:

@@ -20,7 +20,7 @@ from edge.page_data import Zone
 from edge.tables import utc_text
 from src.errors import UserError
 
-pytest_plugins = ["served"]
+pytest_plugins = ["page_fixtures"]
 
 AUDIO = bytes(range(256)) * 1000
 CLIP = "/clips/amerob/a.flac"

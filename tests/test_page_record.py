@@ -18,7 +18,7 @@ from edge.page_files import PAGE
 from edge.page_status import Sound, status
 from edge.tables import DROPPED_WINDOWS, NO_MICROPHONE, NOT_RUNNING, SCHEDULE, STOPPED, ZEROS, utc_text
 
-pytest_plugins = ["served"]
+pytest_plugins = ["page_fixtures"]
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_before_there_is_a_record_the_page_says_so_and_a_record_that_cannot_be_r
     assert status(NOW, DEAD, line(age=600), None)["since"] == NOW - 40
 
 
-@pytest.mark.parametrize("content", [b"", b"no database " * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
+@pytest.mark.parametrize("content", [b"no database " * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_a_journal_that_is_none_is_said_and_nothing_fails(folder, content):
     folder.mkdir()
     (folder / "journal.sqlite").write_bytes(content)

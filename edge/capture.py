@@ -19,7 +19,7 @@ from typing import Callable, Protocol
 import numpy as np
 
 from edge.levels import LevelMeter, ZerosBegan, ZeroWatch
-from edge.source import POLL_SECONDS, Heard, Source, SourceLostError
+from edge.source import POLL_SECONDS, Heard, Source, SourceLostError, wall_offset
 from edge.tables import CLOCK, NO_MICROPHONE, OVERRUN, ZEROS
 from src.errors import UserError
 
@@ -28,7 +28,7 @@ LONGEST_WAIT_SECONDS = 4.0  # a sound server that comes back is heard 10 s later
 STEADY_SECONDS = 10.0  # heard for so long, a source counts as mended, and is tried at once when it fails again
 ZERO_SECONDS = 10.0
 CLOCK_STEP_SECONDS = 0.1
-CLOCK_READ_SECONDS = 0.01
+MOST_SAID = 10
 OVERFLOW_SECONDS = 5.0  # overflows within so long of one another are one gap
 
 
@@ -72,12 +72,12 @@ class Capture:
         self._silent_from = time.time()  # when the last frame was heard, or this began
         self._wait = FIRST_WAIT_SECONDS
         self._next_try = -math.inf
-        self._said = ""
+        self._said: set[str] = set()  # why there is no source, since there is none
         self._gaps = gaps
         self._absence, self._zeros, self._overflow = (_Gap(gaps) for _ in range(3))
         self._overflows = [0, 0]  # of the sources before this one, and of this one
         self._overflow_at = 0.0
-        self._clock_offset = time.time() - time.monotonic()
+        self._clock_offset = wall_offset()
 
     def __enter__(self) -> Capture:
         return self
@@ -129,15 +129,15 @@ class Capture:
     def _hear(self, heard: Heard) -> None:
         source, first, end = self._source, heard.first_frame, heard.first_frame + len(heard.frames)
         if self._position is None:
-            self._position = first
+            self._position = 0
             self._zero_watch = ZeroWatch(round(self._zero_seconds * source.sample_rate))
             self._say(f"{source.name}: {source.sample_rate} Hz, {source.channels} channel(s)")
             # A radio may begin with what it sent some seconds ago: that ends the gap where it began.
-            again = max(self._silent_from, source.utc(first))
+            again = max(self._silent_from, source.utc(0))
             if self._absence.end(again):
                 self._say(f"heard again after {again - self._silent_from:.1f} s")
-                self._said = ""
-        elif first > self._position:
+            self._said.clear()
+        if first > self._position:
             lost = first - self._position
             self.lost += lost
             _Gap(self._gaps).note(source.utc(self._position), source.utc(first), OVERRUN, f"{lost} frames")
@@ -154,8 +154,8 @@ class Capture:
         """The source is gone, or was not there: note it, and set the time of the next try."""
         self._let_go()
         self._absence.begin(self._silent_from, cause, detail)
-        if detail != self._said:
-            self._said = detail
+        if detail not in self._said and len(self._said) < MOST_SAID:
+            self._said.add(detail)
             self._say(f"{detail}; it is tried again until it is heard")
         self._next_try = time.monotonic() + self._wait
         self._wait = min(2 * self._wait, LONGEST_WAIT_SECONDS)
@@ -194,14 +194,12 @@ class Capture:
 
     def _watch_clock(self) -> None:
         """Notice that the wall clock was set: it and the monotonic clock run apart by a step."""
-        before, wall = time.monotonic(), time.time()
-        if time.monotonic() - before > CLOCK_READ_SECONDS:
-            return  # we were held up between the two
-        step = wall - before - self._clock_offset
+        step = wall_offset() - self._clock_offset
         self._clock_offset += step
         if abs(step) >= CLOCK_STEP_SECONDS:
             detail = f"set {'forward' if step > 0 else 'back'} by {abs(step):.3f} s"
-            _Gap(self._gaps).note(wall, wall, CLOCK, detail)
+            now = time.time()
+            _Gap(self._gaps).note(now, now, CLOCK, detail)
             self._say(f"the wall clock was {detail}")
 
 

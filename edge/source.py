@@ -22,6 +22,7 @@ from edge.tables import NO_FRAMES
 
 POLL_SECONDS = 0.05
 CLOCK_SECONDS = 60.0
+CLOCKS_SECONDS = 0.001
 LATE_SECONDS = 0.2  # blocks that all come later than this, for LATE_FOR_SECONDS, will not be caught up with any more
 LATE_FOR_SECONDS = 2.0
 MEAN = "mean"  # of all channels; a number from 1 on is one of them
@@ -57,6 +58,15 @@ class Source(Protocol):
 def select(frames: np.ndarray, channel: str | int) -> np.ndarray:
     """The channel that was chosen, float32 [frames, 1], or for "mean" all of them as they are: float32 [frames, channels]."""
     return frames if channel == MEAN else np.ascontiguousarray(frames[:, [int(channel) - 1]])
+
+
+def wall_offset() -> float:
+    """What the wall clock is ahead of the monotonic one, in seconds; as true as if one could read both at once."""
+    for _ in range(5):
+        before, wall, after = time.monotonic(), time.time(), time.monotonic()
+        if after - before < CLOCKS_SECONDS:
+            break  # else we were held up in between
+    return wall - (before + after) / 2
 
 
 @dataclass(frozen=True)
@@ -164,9 +174,9 @@ class LiveSource:
         gone = self._gone()  # asked before the ring is emptied, so that the last frames are still given
         first_frame, frames = 0, np.zeros((0, 1), np.float32)
         if self._ring:
-            self._note_arrival(*self._ring.arrival)
             first_frame, frames = self._ring.read()
             frames = select(frames, self._channel)
+            self._note_arrival(*self._ring.arrival)  # after the read: what was read can be dated
         # Polls are counted and not seconds: a reader that was held up itself must not take that for silence.
         self._quiet_polls = 0 if len(frames) else self._quiet_polls + 1
         if self._quiet_polls and gone:
@@ -197,7 +207,7 @@ class LiveSource:
 
     def utc(self, frame: float) -> float:
         """When the frame was heard, in seconds since 1970, by what the wall clock says now: it may have been set."""
-        return self._clock.utc(frame) + time.time() - time.monotonic()
+        return self._clock.utc(frame) + wall_offset()
 
     def age(self, frame: float) -> float:
         """Seconds since the frame was heard."""

@@ -24,6 +24,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from src.errors import UserError
 from src.files import written_whole
 
 MOST_QUEUED = 16  # clips; of 11 s at 48 kHz they are 17 MB
+MOST_WAITED_FOR = 2  # where `closed` waits, more would be memory for nothing
 LOOK_SECONDS = 30.0  # between two looks at the disk's free space, where no clip comes
 CLOSE_SECONDS = 1.5  # for the clips that still wait at the end; then they are lost
 
@@ -79,7 +81,9 @@ class Keeper:
         self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
         # An event is known to be over a window and a hop after its last one at the latest, and a slow model comes late.
         self._tape = Tape(longest_seconds + 4 * window_seconds + 2 * self._around_seconds)
-        self._queue: queue.Queue[tuple[Event, np.ndarray, int] | None] = queue.Queue(MOST_QUEUED)
+        self._queue: queue.Queue[tuple[Event, np.ndarray, int] | None] = queue.Queue(
+            MOST_WAITED_FOR if wait_seconds > 0 else MOST_QUEUED
+        )
         self._thread = threading.Thread(target=self._work, name="keeper", daemon=True)
         self._ending = threading.Event()
         self._trouble = ""
@@ -172,10 +176,16 @@ class Keeper:
                 self._in_trouble(f"{type(error).__name__}: {error}")
 
     def _keep(self, event: Event, samples: np.ndarray, rate: int) -> None:
+        likely = Clip.of(
+            event.species, event.utc_start, event.probability, size=len(samples)
+        )  # FLAC halves 16 bits of forest
+        if self._room_for(likely.size) < 0 and self._shelf.least(likely) is likely:
+            self.passed_over += 1  # before the work, since where a disk is full that is what most clips are
+            return
         encoded = io.BytesIO()  # not straight to the disk: libsndfile does not say that it is full
         soundfile.write(encoded, samples, rate, subtype="PCM_16", format="FLAC")
         content = encoded.getbuffer()
-        clip = Clip.of(event.species, event.utc_start, event.probability, len(content))
+        clip = replace(likely, size=len(content))
         path = self._folder / clip.relative
         if path.exists():  # the clock was set back, and to the millisecond
             self.lost += 1
@@ -191,32 +201,32 @@ class Keeper:
             self._trouble = ""
             self._say(f"{self._folder}: clips are kept again; {self.lost} were lost since the start")
 
+    def _room_for(self, size: int) -> float:
+        """Bytes that are left when a clip of so many is written; below 0: too few. Raises OSError."""
+        self._folder.mkdir(parents=True, exist_ok=True)  # somebody may have emptied the record
+        disk = os.statvfs(self._folder)
+        return min(self._keep_bytes - self._shelf.bytes, disk.f_bavail * disk.f_frsize - self._free_bytes) - size
+
     def _make_room(self, newcomer: Clip | None = None) -> bool:
         """Take away what is worth least until the newcomer fits; False, and counted, if that is itself or none may go.
 
         Raises OSError where the disk does not let go of a clip.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)  # somebody may have emptied the record
-        size = newcomer.size if newcomer else 0
-        while True:
-            too_many = self._shelf.bytes + size > self._keep_bytes
-            disk = os.statvfs(self._folder)
-            too_full = disk.f_bavail * disk.f_frsize - size < self._free_bytes
-            if not too_many and not too_full:
-                return True
+        while self._room_for(newcomer.size if newcomer else 0) < 0:
             least = self._shelf.least(newcomer)
-            if least is newcomer is not None:
-                self.passed_over += 1
-                return False
-            if least is None and newcomer is not None:
-                self.lost += 1
-                limit = f"{self._free_bytes:.3g} bytes free" if too_full else f"{self._keep_bytes:.3g} bytes of clips"
-                self._in_trouble(f"the limit is {limit}, and none that is there may go")
             if least is None:
+                if newcomer is not None:
+                    self.lost += 1
+                    limit = f"{self._keep_bytes:.3g} bytes of clips and {self._free_bytes:.3g} bytes free on the disk"
+                    self._in_trouble(f"the limits are {limit}, and no clip that is there may go")
+                return False
+            if least is newcomer:
+                self.passed_over += 1
                 return False
             (self._folder / least.relative).unlink(missing_ok=True)
             self._shelf.take(least)
             self._journal.clear_clip(least.relative)
+        return True
 
     def _in_trouble(self, what: str) -> None:
         if not self._trouble:

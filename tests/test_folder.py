@@ -81,7 +81,7 @@ def test_within_a_process_a_folder_is_held_once_and_free_again_after_it(tmp_path
     with folder.held(), pytest.raises(UserError, match="another listener"), folder.held():
         raise AssertionError
     with folder.held():
-        assert (tmp_path / "new/record/listener.lock").is_file()
+        assert (tmp_path / "new/record/listener.lock").read_text() == str(os.getpid())
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):

@@ -197,6 +197,14 @@ def test_the_tape_gives_the_frames_that_were_heard_and_only_unbroken_ones(blocks
     assert found.tolist() == list(range(begins, ends))
 
 
+def test_what_is_off_the_tape_is_forgotten_with_all_that_was_to_be_known_of_it():
+    tape = Tape(seconds=1.0)
+    for second in range(5):
+        tape.withhold(second * 1000, second * 1000 + 500)
+        tape.hear(song(1.0, 1000), second * 1000, 1000)
+    assert tape.withheld(4000, 5000) and not tape.withheld(0, 4000)
+
+
 def test_a_source_that_begins_anew_erases_the_tape():
     for rate, first in [(8000, 0), (16000, 9000)]:
         tape = Tape(seconds=10)

@@ -40,6 +40,8 @@ def test_events_are_counted_by_the_hours_of_the_page_s_zone(folder, listener):
         "amerob": {**dict.fromkeys(range(24), 0), 0: 1, 1: 2, 23: 1}
     }
     listener.hear("stejay", utc("2026-11-25T10:00:00"))
+    listener.hear("stejay", utc("2026-11-25T23:30:00"))  # the next day, there
+    listener.hear("stejay", utc("2026-11-24T22:30:00"))  # the day before
     day.update(record)
     day.update(record)
     assert sum(day.hours["stejay"]) == 1 and day.hours["stejay"][11] == 1 and sum(day.hours["amerob"]) == 4

@@ -28,7 +28,7 @@ from edge.journal import NO_FRAMES, Health, Journal
 from edge.keeper import Keeper
 
 RATE, WINDOW, HOP, CLIP = 8000, 0.5, 0.25, 1.0  # Hz, s: small clips, so that there are many
-KEEP_BYTES = 300_000  # some thirty clips: soon they are deleted, too
+KEEP_BYTES = 150_000  # some fifteen clips: soon they are deleted, too
 SPECIES = ("robin", "wren", "../x", "")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import select
 import shutil
 import signal
 import sqlite3
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,38 +63,47 @@ class Writers:
     """Processes that write a record, one at a time (see record_writer.py)."""
 
     def __init__(self) -> None:
+        self._process: int | None = None
+        self._said: list[tuple] = []
         command = [sys.executable, str(ROOT / "tests/record_writer.py")]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self._server = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
+        self._server = subprocess.Popen(command, env=environment, **pipes)
 
     def start(self, folder: RecordFolder, seed: int, windows: int = 10**9) -> int:
         """Begin to write; returns the process."""
-        self._server.stdin.write(f"{folder.path} {seed} {windows}\n")
-        self._server.stdin.flush()
-        what, process = self._server.stdout.readline().split()
-        assert what == "pid"
+        self._server.stdin.write(f"{folder.path} {seed} {windows}\n".encode())
         self._said = []
-        return int(process)
+        what, self._process = self._words()
+        assert what == "pid"
+        return self._process
 
     def hear(self, number: int) -> None:
         """Return when it has said so much."""
         while len(self._said) < number:
-            what, *figures = self._server.stdout.readline().split()
-            self._said.append((what, *map(int, figures)))
+            self._said.append(self._words())
 
     def wait(self) -> tuple[int, list[tuple[str, int, int]]]:
         """Wait for its end; returns its exit status, and all that it said was acknowledged."""
         while not self._said or self._said[-1][0] != "end":
-            self.hear(len(self._said) + 1)
+            self._said.append(self._words())
         *said, (_, status) = self._said
+        self._process = None
         return status, said
 
     def stop(self) -> None:
+        """End the server, and a writer that a test has left."""
+        if self._process:
+            os.kill(self._process, signal.SIGKILL)
         self._server.stdin.close()
         self._server.stdout.close()
         self._server.wait()
+
+    def _words(self) -> tuple:
+        """The next that it says, in 30 s at most."""
+        assert select.select([self._server.stdout], [], [], 30)[0], "it says nothing"
+        what, *figures = self._server.stdout.readline().split()
+        return (what.decode(), *map(int, figures))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +138,7 @@ def test_after_fifty_kills_in_the_act_all_that_was_acknowledged_is_there_and_eve
         # Just after an acknowledgement, in whatever comes next, or while it cleans up after the one before.
         when = chance.choice(["heard", "heard", "later", "later", "first"])
         if when != "first":
-            writers.hear(chance.randrange(1, 80))
+            writers.hear(chance.randrange(1, 50))
         if when != "heard":
             time.sleep(chance.uniform(0.0, 0.02))
         os.kill(process, signal.SIGKILL)
@@ -226,8 +236,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def fill(disk: Path, leave: int = 0) -> Path:
     """A file of somebody else that takes all room but `leave` bytes."""
     path = disk / "filler"
-    free = shutil.disk_usage(disk).free
-    path.write_bytes(bytes(max(0, free - leave)))
+    with suppress(OSError), open(path, "wb", buffering=0) as file:
+        while (free := shutil.disk_usage(disk).free - leave) > 0:  # others may write meanwhile
+            file.write(bytes(free))
     return path
 
 

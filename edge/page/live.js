@@ -7,7 +7,8 @@ const LAG_SECONDS = 0.6; // behind the newest column, so that there is always on
 const DEAD_SECONDS = 4; // without a column
 const HOLE_COLUMNS = 6;
 const FLOOR_MILLISECONDS = 2000; // between two looks at what is noise
-const LANE = 20; // pixels for a row of names
+const LANES = 2; // rows of names
+const LANE = 20; // pixels for one
 const AXIS = 18; // pixels for times
 
 // From silence to loud, by day and by night.
@@ -194,8 +195,7 @@ export class Live {
   draw(rate) {
     const { pen, width } = this;
     const seconds = Math.max(20, Math.min(60, width / 16));
-    const lanes = this.height > 240 ? 3 : 2;
-    const height = this.height - AXIS - lanes * LANE;
+    const height = this.height - AXIS - LANES * LANE;
     const perColumn = width / (seconds * rate);
     const x = (column) => width - (this.shown - column) * perColumn;
     // The image is a ring of columns: it is drawn in two parts, the second beginning where the ring begins anew.
@@ -208,7 +208,7 @@ export class Live {
     }
     const toColumn = (utc) => this.count - (this.utc - utc) * rate;
     this.drawAxes(height, (utc) => x(toColumn(utc)), seconds);
-    this.drawEvents(height + AXIS, lanes, (utc) => x(toColumn(utc)));
+    this.drawEvents(height + AXIS, (utc) => x(toColumn(utc)));
     say(byId("live-note"), `last ${Math.round(seconds)} s, up to ${Math.round(this.scale.high_hz / 1000)} kHz`);
   }
 
@@ -243,9 +243,9 @@ export class Live {
     pen.textAlign = "start";
   }
 
-  drawEvents(top, lanes, x) {
+  drawEvents(top, x) {
     const { pen, width, ink } = this;
-    const reached = new Array(lanes).fill(-Infinity);
+    const reached = new Array(LANES).fill(-Infinity);
     const seen = this.events().filter((event) => x(event.end) > 0 && x(event.start) < width);
     pen.font = "600 12px system-ui, sans-serif";
     for (const event of seen.sort((a, b) => a.start - b.start)) {

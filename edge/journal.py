@@ -20,7 +20,6 @@ For programs:
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import shutil
 import sqlite3
@@ -28,15 +27,15 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from edge.csv_export import export, parse_utc
+from edge.csv_export import main
 from edge.events import Changes, Detection, Event
 from edge.tables import (
     CAUSES,
@@ -68,7 +67,6 @@ from edge.tables import (
     utc_text,
 )
 from src.errors import UserError, run_script
-from src.files import written_lines
 
 __all__ = ["CAUSES", "CLOCK", "DROPPED_WINDOWS", "NOT_RECORDED", "NOT_RUNNING", "NO_FRAMES", "NO_MICROPHONE", "OVERRUN"]
 __all__ += ["PRIVACY", "SCHEDULE", "STOPPED", "ZEROS", "Changes", "Detection", "Event", "Health", "Journal"]
@@ -77,9 +75,11 @@ __all__ += ["read_only", "utc_seconds", "utc_text"]
 BUSY_SECONDS = 0.25  # how long a call waits for a database that another process has locked, at most
 RETRY_SECONDS = 1.0  # between two tries
 CLOSE_SECONDS = 1.0  # of trying at the end
+CHECKED_BYTES = 2e8  # three months
+ANEW_SECONDS = 3600.0  # between two journals that are given up as damaged
 UNITS_AT_ONCE = 500  # in one transaction, of what has waited
 WAL_BYTES = 1 << 23  # to which journal.sqlite-wal is cut once it was longer, since a reader was slow
-MOST_WAITING = 20_000  # rows in memory: five hours of two species in every window of 5 s, some 20 MB
+MOST_WAITING = 20_000  # rows in memory: five hours of two species in every window of 5 s, some 13 MB
 
 # What SQLite cannot hold, now or later: NaN for a probability, a number of 70 bits. Anything else is a matter of the disk.
 UNFIT = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, OverflowError)
@@ -113,6 +113,9 @@ class Journal:
     waiting, lost_rows: rows in memory, and given up
     fault: why rows wait, "" if they do not
 
+    A file that is damaged (a memory card that lies about what it has flushed) is set aside as journal.damaged-TIME.sqlite,
+    and a new one begun, when the journal is made or when SQLite stumbles over the damage: the box is alone for a month.
+
     Raises UserError, when it is made only, if the file cannot be made or is something else.
     """
 
@@ -127,9 +130,11 @@ class Journal:
         self._units: deque[_Unit] = deque()
         self._lost_span: tuple[float, float, int] | None = None  # from, until, rows; not yet recorded
         self._writing: list[_Unit] = []  # taken from the queue, not yet committed
-        self._next_try = 0.0
+        self._next_try = self._anew_from = 0.0
         self._open_gaps: dict[int, tuple[float, str, str]] = {}
         self._connection = self._open()
+        if not self._is_sound():
+            self._begin_anew()
         self._ids = {table: itertools.count(1 + self._one(f"select max(id) from {table}", 0)) for table in TABLES}
 
     def __enter__(self) -> Journal:
@@ -151,10 +156,6 @@ class Journal:
         if statements:
             self._put(max(each.utc_end for each in (*changes.events, *changes.detections)), *statements)
         return self.flush()
-
-    def write(self, detections: Sequence[Detection]) -> bool:
-        """Keep detections of no event."""
-        return self.record(Changes(detections=tuple(detections)))
 
     def begin_gap(self, utc_start: float, cause: str, detail: str = "") -> int:
         """Record that hearing ends, and why; the number is for `end_gap`."""
@@ -219,26 +220,20 @@ class Journal:
         last = self.last_sign_of_life()
         if last is None:
             return None
-        end, detail = utc, "without a word before: killed, crashed, or the power was cut"
+        detail = "without a word before: killed, crashed, or the power was cut"
         if utc < last:
-            end, detail = (
-                last,
-                f"the clock is {last - utc:.0f} s behind the last sign of life; how long it was is not known",
-            )
+            detail = f"the clock is {last - utc:.0f} s behind the last sign of life; how long it was is not known"
         suspended = self._one(f"select max(id) from gaps where utc_end is null and cause = '{NOT_RUNNING}'")
-        statements: list[tuple[str, tuple]] = [
-            ("update events set closed = 1 where closed = 0", ()),
-            # Texts of this form are in the order of their times.
-            (
-                "update gaps set utc_end = max(utc_start, ?) where utc_end is null and id is not ?",
-                (utc_text(last), suspended),
-            ),
-        ]
+        statements: list[tuple[str, tuple]] = [("update events set closed = 1 where closed = 0", ())]
+        end_gaps = (
+            "update gaps set utc_end = max(utc_start, ?) where utc_end is null"  # such texts are in the order of time
+        )
+        statements.append((f"{end_gaps} and id is not ?", (utc_text(last), suspended)))
         if suspended is None:
-            row = (next(self._ids["gaps"]), utc_text(last), utc_text(end), NOT_RUNNING, detail)
+            row = (next(self._ids["gaps"]), utc_text(last), utc_text(max(last, utc)), NOT_RUNNING, detail)
             statements.append((WRITE_GAP, row))
         else:
-            statements.append(("update gaps set utc_end = max(utc_start, ?) where id = ?", (utc_text(utc), suspended)))
+            statements.append((f"{end_gaps} and id = ?", (utc_text(utc), suspended)))
         self._put(utc, *statements)
         self.flush()
         return last
@@ -265,6 +260,8 @@ class Journal:
                 self._say(f"{self.path}: a row that SQLite cannot hold is left out ({unfit.__cause__}): {unfit.unit}")
             except sqlite3.Error as error:
                 self._roll_back()
+                if "malformed" in str(error) and self._begin_anew():
+                    continue
                 self._next_try = time.monotonic() + RETRY_SECONDS
                 if not self.fault:
                     self._say(f"{self.path}: takes no rows now ({error}); they wait in memory, and listening goes on")
@@ -326,6 +323,36 @@ class Journal:
             self.waiting -= sum(len(unit.statements) for unit in self._writing)
         self._writing = []
 
+    def _is_sound(self) -> bool:
+        """Has SQLite nothing to say against the file? A large one is not read whole, which would take a card a minute."""
+        try:
+            if self.path.stat().st_size < CHECKED_BYTES:
+                return self._one("pragma quick_check(1)") == "ok"
+            return all(self._one(f"select max(id) from {table}", 0) >= 0 for table in TABLES)
+        except sqlite3.DatabaseError as error:
+            return "malformed" not in str(error)
+
+    def _begin_anew(self) -> bool:
+        """Set the damaged file aside; False where the disk does not even let it be renamed, or the new one is damaged, too."""
+        if time.monotonic() < self._anew_from:
+            return False
+        self._anew_from = time.monotonic() + ANEW_SECONDS
+        self._connection.close()
+        aside = self.path.with_name(
+            f"{self.path.stem}.damaged-{utc_text(time.time()).replace(':', '')}{self.path.suffix}"
+        )
+        try:
+            for suffix in ("-wal", "-shm", ""):
+                path = self.path.with_name(self.path.name + suffix)
+                if path.exists():
+                    path.rename(aside.with_name(aside.name + suffix))
+            self._connection = self._open()
+        except (OSError, UserError) as error:
+            self._say(f"{self.path}: is damaged, and no new journal can be begun: {error}")
+            return False
+        self._say(f"{self.path}: was damaged, and is now {aside.name}; its rows: sqlite3 {aside.name} .recover")
+        return True
+
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):
             self._connection.rollback()
@@ -364,36 +391,5 @@ class Journal:
         return connection
 
 
-def main() -> int:
-    description, _, commands = __doc__.partition("\n\n")
-    options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": "examples:\n" + commands}
-    parser = argparse.ArgumentParser(description=description, **options)
-    command = parser.add_subparsers(metavar="export", required=True).add_parser(
-        "export", help="write a table as CSV", description="Write a table of the record as CSV.", **options
-    )
-    add = command.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="that listen.py -o was given")
-    add("-o", "--output", type=Path, metavar="FILE", help="CSV file; the terminal if not given")
-    add("--table", choices=TABLES, default="events", help="%(default)s")
-    add("--since", metavar="UTC", help="a day or a time, from which on")
-    add("--until", metavar="UTC", help="a day or a time, before which")
-    args = parser.parse_args()
-
-    journal = args.folder / "journal.sqlite"
-    since, until = (None if text is None else parse_utc(text) for text in (args.since, args.until))
-    if (
-        args.output
-        and args.output.resolve().parent == args.folder.resolve()
-        and args.output.name.startswith(journal.name)
-    ):
-        raise UserError(f"{args.output}: is the journal itself; name another file for the CSV")
-    read_only(journal).close()  # before an output is begun
-    with written_lines(args.output) if args.output else nullcontext(sys.stdout) as file:
-        rows = export(journal, args.table, since, until, file)
-        file.flush()
-    print(f"{rows} rows of {args.table}", file=sys.stderr)
-    return 0
-
-
 if __name__ == "__main__":
-    run_script(main)
+    run_script(lambda: main(__doc__))

@@ -323,7 +323,7 @@ def test_the_last_sign_of_life_is_the_time_of_the_newest_row(path, last):
             elif kind == "gap":
                 journal.end_gap(journal.begin_gap(utc - 9, NO_FRAMES), utc)
             else:
-                journal.write([Detection(utc - 5, utc, "robin", 0.9, "b6", "usb", 0.0)])
+                journal.record(Changes((Detection(utc - 5, utc, "robin", 0.9, "b6", "usb", 0.0),)))
         assert journal.last_sign_of_life() == UTC + 60
 
 
@@ -399,6 +399,49 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "record").write_text("a file")
     with pytest.raises(UserError, match=r"the journal cannot be made: .*; choose another folder"):
         Journal(tmp_path / "record/journal.sqlite")
+
+
+# A file that is damaged.
+
+
+def damage(path: Path, seed: int) -> None:
+    """Overwrite the middle of the database, as a memory card does that has lost power."""
+    pages = path.stat().st_size // 4096
+    with open(path, "r+b") as file:
+        for page in range(1, pages):
+            file.seek(4096 * page)
+            file.write(np.random.default_rng(seed + page).bytes(2048))
+
+
+@pytest.mark.parametrize("checked_bytes", [2e8, 0])  # a file that is read whole, and one that is too large for that
+def test_a_damaged_journal_is_set_aside_at_the_start_and_a_new_one_begun(path, said, checked_bytes, monkeypatch):
+    monkeypatch.setattr(journal_module, "CHECKED_BYTES", checked_bytes)
+    with Journal(path) as journal:
+        for number in range(1, 200):
+            journal.record(opened(number))
+    damage(path, seed=1)
+    with Journal(path, said.append) as journal:
+        assert journal.resume(UTC) is None
+        assert journal.record(opened(1))
+    assert column(path, "id") == [1]
+    (aside,) = path.parent.glob("journal.damaged-*.sqlite")
+    assert [text for text in said if aside.name in text]
+    with Journal(path, said.append):
+        pass
+    assert len(list(path.parent.glob("journal.damaged-*"))) == len(said) == 1, "the new one stays"
+
+
+def test_a_journal_that_is_damaged_while_it_is_written_is_set_aside_and_numbers_go_on(path, said):
+    with Journal(path) as journal:
+        for number in range(1, 200):
+            journal.record(opened(number))
+    with Journal(path, said.append) as journal:
+        damage(path, 0)
+        journal._connection.execute("pragma shrink_memory")  # what is in memory is sound
+        for number in range(200, 210):
+            assert journal.record(opened(number))
+    assert 209 in column(path, "id") and min(column(path, "id")) >= 200
+    assert len(list(path.parent.glob("journal.damaged-*.sqlite"))) == len(said) == 1
 
 
 # Readers, and CSV.

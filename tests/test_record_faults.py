@@ -138,7 +138,7 @@ def test_after_fifty_kills_in_the_act_all_that_was_acknowledged_is_there_and_eve
         # Just after an acknowledgement, in whatever comes next, or while it cleans up after the one before.
         when = chance.choice(["heard", "heard", "later", "later", "first"])
         if when != "first":
-            writers.hear(chance.randrange(1, 50))
+            writers.hear(chance.randrange(1, 30))
         if when != "heard":
             time.sleep(chance.uniform(0.0, 0.02))
         os.kill(process, signal.SIGKILL)

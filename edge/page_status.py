@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from edge.tables import NO_FRAMES, NO_MICROPHONE, SCHEDULE, STOPPED, ZEROS
+from edge.tables import NO_FRAMES, NO_MICROPHONE, NOT_RUNNING, SCHEDULE, STOPPED, ZEROS
 
 FRESH_SECONDS = 180.0  # a health line comes every minute, and may wait for a card or a locked journal
 QUIET_SECONDS = 15.0  # without a column in the ring and without a gap that says why
@@ -65,10 +65,13 @@ def status(
     """
     if fault:
         return _said("fault", "The record cannot be read", fault)
-    if not is_running(now, sound, health):
+    stopped = (
+        gap is not None and gap["cause"] == NOT_RUNNING and not sound.alive
+    )  # on purpose: it takes its ring with it
+    if stopped or not is_running(now, sound, health):
         if absent:
             return _said("off", "Nothing is recorded yet", "No listener has been started on this folder.")
-        signs = [sound.last_utc, health and health["utc"]]
+        signs = [gap["start"]] if stopped else [sound.last_utc, health and health["utc"]]
         last = max((sign for sign in signs if sign), default=None)
         return _said("off", "The listener is not running", "Nothing is heard or recorded now.", last)
     if gap is not None and gap["cause"] in BY_CAUSE:

@@ -145,6 +145,13 @@ def line(age: float = 30.0, **figures: float) -> dict:
         (DEAD, line(age=45), None, "The listener is not running"),  # killed just now
         (DEAD, None, None, "The listener is not running"),
         (NO_RING, line(age=600), None, "The listener is not running"),
+        (
+            NO_RING,
+            line(age=5),
+            {"cause": NOT_RUNNING, "start": NOW - 3},
+            "The listener is not running",
+        ),  # stopped on purpose
+        (ALIVE, line(), {"cause": NOT_RUNNING, "start": NOW - 3}, "Listening"),  # starts just now
         (NO_RING, line(age=600), {"cause": ZEROS, "start": NOW - 700}, "The listener is not running"),
         (ALIVE, line(), {"cause": ZEROS, "start": NOW - 60}, "Only zeros are heard"),
         (ALIVE, line(), {"cause": NO_MICROPHONE, "start": NOW - 60}, "No microphone"),
@@ -164,6 +171,7 @@ def test_before_there_is_a_record_the_page_says_so_and_a_record_that_cannot_be_r
     assert status(NOW, NO_RING, None, None, absent=True)["title"] == "Nothing is recorded yet"
     assert status(NOW, ALIVE, line(), None, fault="x.sqlite: broken")["text"] == "x.sqlite: broken"
     assert status(NOW, DEAD, line(age=600), None)["since"] == NOW - 40
+    assert status(NOW, NO_RING, line(age=5), {"cause": NOT_RUNNING, "start": NOW - 3})["since"] == NOW - 3
 
 
 @pytest.mark.parametrize("content", [b"no database " * 1000, b"SQLite format 3\0" + b"\xff" * 5000])

@@ -32,10 +32,16 @@ class Listening:
 
     folder: is its working folder, and has its record; TensorFlow and the other training libraries cannot be imported
     python_path: a folder whose modules come before all others
+    record: of the listener; FOLDER/record, if not given
     """
 
     def __init__(
-        self, folder: Path, *arguments: object, env: dict[str, str] | None = None, python_path: str = ""
+        self,
+        folder: Path,
+        *arguments: object,
+        env: dict[str, str] | None = None,
+        python_path: str = "",
+        record: Path | None = None,
     ) -> None:
         blocker = folder / "blocker"
         blocker.mkdir(exist_ok=True)
@@ -49,7 +55,7 @@ class Listening:
         )
         self.env = {**(env or {}), "PYTHONPATH": f"{blocker}:{python_path}"}
         self.env.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
-        self.record = folder / "record"
+        self.record = record or folder / "record"
         self.journal = self.record / "journal.sqlite"
         command = [sys.executable, ROOT / "edge/listen.py", "-o", self.record, *arguments]
         self._err = folder / "err"

@@ -503,7 +503,7 @@ def test_after_a_loss_the_windows_of_a_fake_microphone_are_whole_and_in_their_tr
     microphone = FakeMicrophone(ring_frames=3000, seconds=20)
     predictor = FakePredictor(microphone, 0, 0, 4.321, 0)  # at the third window it takes longer than the ring holds
     record = tmp_path / "heard.wav"
-    with Recorder(record, 1000, 1) as recorder:
+    with Recorder(record) as recorder:
         listener = listen_with_fakes(tmp_path, microphone, predictor, 0.5, recorder)
 
     lost = microphone.ring.lost

@@ -396,7 +396,6 @@ def test_the_jetson_s_image_says_that_it_has_not_been_run_on_a_board():
     assert words["FROM"] == "nvcr.io/nvidia/l4t-tensorflow:r32.7.1-tf2.7-py3"
 
 
-@pytest.mark.xfail(reason="listen.py is being rebuilt: take this mark away when it knows them all", strict=True)
 def test_the_programs_know_every_option_that_units_settings_and_images_give_them():
     told = {"listen.py": set(), "page.py": set()}
     for path in [ROOT / "edge/systemd" / unit for unit in UNITS]:

@@ -1,8 +1,9 @@
 #!/bin/bash
-# The listener on another machine than this one: its tests, and a real soundscape whose detections are held against this one's.
+# The listener on another machine than this one: its tests, and a real soundscape whose events are held against this one's.
 #
 #     tests/arm64/run.sh                     # Debian 12 for 64-bit ARM (a Raspberry Pi's), emulated: make test-arm64
 #     tests/arm64/run.sh amd64 bullseye      # Debian 11: Python 3.9, and TensorFlow 2.7 for jetson.py: make test-py39
+#     tests/arm64/run.sh arm64 bookworm -k ring     # only some of the tests
 #
 # The first time it makes the system, with debootstrap, in .roots/ (git ignores it; rm -rf it to begin anew). Root only, since
 # it changes into that system. Needs: apt-get install debootstrap qemu-user-static; recordings in $BIRDCALL_DATA.
@@ -10,14 +11,12 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 arch=${1:-arm64} suite=${2:-bookworm}
+shift $(($# < 2 ? $# : 2)) # what follows is for pytest: -k ring
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 root=.roots/$suite-$arch
 data=${BIRDCALL_DATA:-../shared/data}
 python=.venv/bin/python
-out=.roots/out/$suite-$arch # of both machines: bundle/, here/journal.sqlite, there/journal.sqlite
-
-# How listen.py is told where its record goes, and the table of it that is compared: --journal FILE has detections only.
-record=--journal table=detections
+out=.roots/out/$suite-$arch # bundles, and a record folder of each for this machine and the other: BUNDLE/, here/BUNDLE/, there/BUNDLE/
 
 fail() {
     printf 'error: %s\n' "$1" >&2
@@ -83,13 +82,7 @@ install_libraries() {
 }
 
 # listening PYTHON BUNDLE RECORDING FOLDER: `command` is what finds every species in every window of a recording.
-listening() {
-    command=("$1" edge/listen.py --model "$2" --input "$3" --speed 0 --threshold 0 "$record")
-    case $record in
-        -o) command+=("$4") ;;
-        *) command+=("$4/journal.sqlite") ;;
-    esac
-}
+listening() { command=("$1" edge/listen.py --model "$2" --input "$3" --speed 0 --threshold 0 -o "$4"); }
 
 [ "$(id -u)" = 0 ] || fail "only root can change into another system: use sudo"
 for program in debootstrap qemu-aarch64-static; do
@@ -112,23 +105,25 @@ PYTHONPATH=tests:. $python tests/arm64/bundles.py "$out"
 say "the listener's tests"
 began=$SECONDS
 # Those of parts that a training machine needs, and this list's reasons, are in tests/arm64/plugin.py.
-there env PYTHONPATH=/birdcall/tests/arm64 BIRDCALL_BUNDLES=/out BIRDCALL_DATA=/recordings \
-    bash -c "cd /birdcall && /venv/bin/python -m pytest -n 0 -p plugin tests -q --basetemp=/tmp/tests" ||
+there env -C /birdcall PYTHONPATH=/birdcall/tests/arm64 BIRDCALL_BUNDLES=/out BIRDCALL_DATA=/recordings \
+    /venv/bin/python -m pytest -n 0 -p plugin tests -q --basetemp=/tmp/tests "$@" ||
     failed="the listener's tests"
 say "tests: $((SECONDS - began)) s"
 
 say "a real soundscape: $soundscape"
 mkdir -p "$out/here" "$out/there"
 for bundle in tones tiny; do
-    mkdir -p "$out/here/$bundle" "$out/there/$bundle"
     listening $python "$out/$bundle" "$data/$soundscape" "$out/here/$bundle"
-    "${command[@]}" >"$out/here/$bundle/log" 2>&1
+    "${command[@]}" >"$out/here/$bundle.log" 2>&1 || fail "listen.py here: its words are in $out/here/$bundle.log"
     began=$SECONDS
     listening /venv/bin/python "/out/$bundle" "/recordings/$soundscape" "/out/there/$bundle"
-    there env -C /birdcall "${command[@]}" >"$out/there/$bundle/log" 2>&1
+    there env -C /birdcall "${command[@]}" >"$out/there/$bundle.log" 2>&1 ||
+        fail "listen.py there: its words are in $out/there/$bundle.log"
     say "$bundle: $((SECONDS - began)) s"
-    $python tests/arm64/compare.py "$out/here/$bundle/journal.sqlite" "$out/there/$bundle/journal.sqlite" --table $table ||
-        failed="${failed:-}${failed:+, }the detections of $bundle"
+    for table in events detections; do
+        $python tests/arm64/compare.py "$out/here/$bundle/journal.sqlite" "$out/there/$bundle/journal.sqlite" --table $table ||
+            failed="${failed:-}${failed:+, }the $table of $bundle"
+    done
 done
 
 if [ "$suite-$arch" = bullseye-amd64 ]; then

@@ -32,9 +32,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.errors import UserError, run_script
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
+    from edge.folder import RecordFolder
+    from edge.journal import Journal
+    from edge.keeper import Keeper
+    from edge.live import LiveWriter
+    from edge.privacy import SpeechDetector
     from edge.publishing import Sink
+    from edge.source import Source
     from src.bundle import Bundle
     from src.predictor import Predictor
     from src.recipe import Recipe
@@ -53,11 +61,9 @@ def main() -> int:
     from edge.capture import Capture
     from edge.folder import RecordFolder
     from edge.journal import Journal
-    from edge.keeper import Keeper
     from edge.listener import Listener
     from edge.player import Recordings
     from edge.portaudio import describe_devices
-    from edge.privacy import SpeechDetector
     from edge.publishing import publishing
     from edge.recorder import Recorder
     from edge.schedule import Schedule
@@ -79,11 +85,7 @@ def main() -> int:
         recipe = predictor.recipe
         hop_seconds = chosen_hop(args.hop, recipe)
         threshold = chosen_thresholds(args.threshold, args.species, predictor)
-        if args.privacy and recipe.highpass_hz > SPEECH_HZ:
-            raise UserError(
-                f"--privacy: {predictor.name} hears nothing below {recipe.highpass_hz:g} Hz, too little of speech"
-            )
-        speech = SpeechDetector(args.privacy, recipe.sample_rate) if args.privacy else None
+        speech = opened_speech(args.privacy, predictor)
         folder = RecordFolder(args.output)
         first.enter_context(folder.held())
         first.enter_context(folder.logged())
@@ -94,44 +96,32 @@ def main() -> int:
         first.callback(lambda: journal.suspend(time.time(), stop.why))
         say_what(predictor, bundles, args, hop_seconds)
 
-        with contextlib.ExitStack() as parts:
-            keeper = None
-            if args.clip_seconds:
-                keeper = Keeper(
-                    folder.clips,
+        try:
+            with contextlib.ExitStack() as parts:
+                listener: Listener | None = None
+                parts.callback(lambda: listener and log(listener.summary()))  # at the very end, the last clips kept
+                keeper = opened_keeper(args, folder, journal, recipe, bool(recordings), parts)
+                live = opened_live(folder.path, parts)
+                recorder = parts.enter_context(Recorder(args.record)) if args.record else None
+                open_source = recordings.next if recordings else live_source(args, recipe)
+                capture = parts.enter_context(Capture(open_source, journal, log))
+                listener = Listener(
+                    capture,
+                    predictor,
+                    threshold,
+                    hop_seconds,
                     journal,
-                    recipe.window_seconds,
-                    args.clip_seconds,
-                    keep_bytes=args.keep_gb * GB,
-                    free_bytes=args.free_gb * GB,
-                    wait_seconds=FILE_WAITS_SECONDS if recordings else 0.0,
+                    keeper=keeper,
+                    speech=speech,
+                    schedule=schedule,
+                    live=live,
+                    recorder=recorder,
                     say=log,
                 )
-                parts.enter_context(keeper)
-            live = opened_live(folder.path, parts)
-            recorder = parts.enter_context(Recorder(args.record)) if args.record else None
-            open_source = recordings.next if recordings else live_source(args, recipe)
-            capture = parts.enter_context(Capture(open_source, journal, log))
-            listener = Listener(
-                capture,
-                predictor,
-                threshold,
-                hop_seconds,
-                journal,
-                keeper=keeper,
-                speech=speech,
-                schedule=schedule,
-                live=live,
-                recorder=recorder,
-                say=log,
-            )
-            try:
                 listener.run(stop.event, args.duration)
-            except UserError as error:
-                stop.why = str(error)
-                raise
-            finally:
-                log(listener.summary())
+        except Exception as error:
+            stop.why = f"ended by a fault: {error}"
+            raise
     return int(bool(recordings and recordings.faults))
 
 
@@ -270,6 +260,47 @@ def opened_networks(command: str | None, bundles: list[Bundle], opened: contextl
     return [opened.enter_context(NetworkProcess(command, bundles[0]))]
 
 
+def opened_speech(path: Path | None, predictor: Predictor) -> SpeechDetector | None:
+    """What hears speech. Raises UserError for no speech model, and where speech cannot be heard in the windows."""
+    if path is None:
+        return None
+    from edge.privacy import SpeechDetector
+
+    recipe = predictor.recipe
+    if recipe.highpass_hz > SPEECH_HZ:
+        raise UserError(
+            f"--privacy: {predictor.name} hears nothing below {recipe.highpass_hz:g} Hz, too little of speech"
+        )
+    return SpeechDetector(path, recipe.sample_rate)
+
+
+def opened_keeper(
+    args: argparse.Namespace,
+    folder: RecordFolder,
+    journal: Journal,
+    recipe: Recipe,
+    waits: bool,
+    opened: contextlib.ExitStack,
+) -> Keeper | None:
+    """What keeps clips; None: none are wanted. It waits for a slow disk where the source waits for us."""
+    if not args.clip_seconds:
+        return None
+    from edge.keeper import Keeper
+
+    return opened.enter_context(
+        Keeper(
+            folder.clips,
+            journal,
+            recipe.window_seconds,
+            args.clip_seconds,
+            keep_bytes=args.keep_gb * GB,
+            free_bytes=args.free_gb * GB,
+            wait_seconds=FILE_WAITS_SECONDS if waits else 0.0,
+            say=log,
+        )
+    )
+
+
 def made_sinks(args: argparse.Namespace) -> list[Sink]:
     """Where events go besides the record. Raises UserError for what is no address."""
     sinks: list[Sink] = []
@@ -285,7 +316,7 @@ def made_sinks(args: argparse.Namespace) -> list[Sink]:
     return sinks
 
 
-def live_source(args: argparse.Namespace, recipe: Recipe):
+def live_source(args: argparse.Namespace, recipe: Recipe) -> Callable[[], Source]:
     """What opens the microphone, or the stream, whenever there is none."""
     from edge.microphone import Microphone
     from edge.streams import Stream
@@ -295,7 +326,7 @@ def live_source(args: argparse.Namespace, recipe: Recipe):
     return lambda: Microphone(args.device, args.channel, args.sample_rate, recipe.sample_rate)
 
 
-def opened_live(folder: Path, opened: contextlib.ExitStack):
+def opened_live(folder: Path, opened: contextlib.ExitStack) -> LiveWriter | None:
     """The live spectrogram; None, and a word, where it cannot be: a picture is no reason not to listen."""
     from edge.live import LiveWriter, live_path
 

@@ -130,7 +130,7 @@ if [ "$suite-$arch" = bullseye-amd64 ]; then
     say "a Jetson's TensorFlow 2.7, without its GPU"
     there bash -c '[ -x /tf/bin/python ] || python3 -m venv /tf'
     there /tf/bin/python -m pip install -q tensorflow-cpu==2.7.4 'numpy<1.24' 'protobuf<3.20'
-    there env -C /birdcall TF_CPP_MIN_LOG_LEVEL=2 /venv/bin/python tests/arm64/tensorflow27.py /out/tiny /tf/bin/python ||
+    there env -C /birdcall TF_CPP_MIN_LOG_LEVEL=2 PYTHONPATH=. /venv/bin/python tests/arm64/tensorflow27.py /out/tiny /tf/bin/python ||
         failed="${failed:-}${failed:+, }TensorFlow 2.7"
 fi
 [ -z "${failed:-}" ] || fail "on $suite for $arch: $failed"

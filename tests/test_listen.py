@@ -265,7 +265,7 @@ def test_a_microphone_gives_the_detections_of_predict_file_on_its_recording_and_
 
     health = listening.rows("health")
     assert sum(row["received"] for row in health) == len(heard) and sum(row["analysed"] for row in health) == 4
-    assert health[-1]["latency_p95_s"] < 5 and health[-1]["peak_dbfs"] == pytest.approx(-10.5, abs=0.5)
+    assert health[-1]["latency_p95_s"] < 5 and -11 < health[-1]["peak_dbfs"] < -4  # of one tone, or two
 
 
 def test_ctrl_c_ends_listening_with_a_summary_and_a_whole_journal_and_recording(

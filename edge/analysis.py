@@ -75,8 +75,8 @@ class Analysis:
         length = self._recipe.window_seconds
         self._merger = EventMerger(hop_seconds, length, predictor.name, journal.new_event_id)
         self._withholder: Withholder[_Answer] | None = Withholder(length, self._no_clip) if speech else None
-        self._drops = _Losses(journal, DROPPED_WINDOWS, "{} windows: the model is slower than the hop", APART_SECONDS)
-        self._speeches = _Losses(journal, PRIVACY, "{} windows with or beside speech", 0.0)
+        self._drops = _Losses(journal, DROPPED_WINDOWS, "windows passed over for newer ones: {}", APART_SECONDS)
+        self._speeches = _Losses(journal, PRIVACY, "windows with speech or beside it: {}", 0.0)
         self._source: Source | None = None
         self._windows: WindowStream | None = None  # None: the next frame begins it
         self._origin = 0  # of the source, where `_windows` has its 0 s, in frames; so is the next

@@ -83,7 +83,7 @@ class Listening:
         """Return once frames arrive from a source; a virtual microphone starts 1 to 2 s late."""
         self.wait_for(lambda: " channel(s)\n" in self.err)
 
-    def wait_for(self, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         """Wait while it runs until the condition holds; gives its value."""
         deadline = time.monotonic() + seconds
         while not (value := condition()):

@@ -273,7 +273,7 @@ def test_ctrl_c_ends_listening_with_a_summary_and_a_whole_journal_and_recording(
 ):
     record = tmp_path / "heard.wav"
     # Other than the bundle's rate: the resampler is in the way, too.
-    options = ["--device", "PULSE", "--channel", 1, "--sample-rate", 44100, "--hop", 0.5, "--record", record]
+    options = ["--device", "PULSE", "--channel", 1, "--sample-rate", 44100, "--hop", HOP, "--record", record]
     listening = Listening(tmp_path, "--model", tone_bundle.folder, *options, env=virtual_microphone.env)
     listening.wait_until_it_hears()
     virtual_microphone.play(song_file)
@@ -285,7 +285,7 @@ def test_ctrl_c_ends_listening_with_a_summary_and_a_whole_journal_and_recording(
     assert listening.count("samples received") == soundfile.info(record).frames
     rows = listening.rows()
     assert listening.count("detections") == len(rows) >= 1
-    assert_same_detections(rows, detections_of_predict_file(tone_bundle, record, 0.5, whole_windows_only=True))
+    assert_same_detections(rows, detections_of_predict_file(tone_bundle, record, HOP, whole_windows_only=True))
     assert all(event["closed"] for event in listening.rows("events"))
     (gap,) = listening.gaps("not running")
     assert (gap["utc_end"], gap["detail"]) == (None, "stopped by SIGINT")
@@ -482,7 +482,7 @@ def test_a_slow_fake_model_on_a_fake_microphone_answers_the_newest_window_and_dr
     assert health["latency_p95_s"] < 1.75 + 0.5 + 0.051
     (gap,) = read_journal(tmp_path / "journal.sqlite", "gaps")
     assert gap["cause"] == DROPPED_WINDOWS
-    assert gap["detail"] == f"{analysis.dropped} windows: the model is slower than the hop"
+    assert gap["detail"] == f"windows passed over for newer ones: {analysis.dropped}"
     assert gap["utc_start"] == utc_text(microphone.utc(500)) and length(gap) > 55
 
 

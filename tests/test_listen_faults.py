@@ -153,7 +153,7 @@ def test_a_slow_fake_network_on_a_microphone_drops_windows_which_are_counted_and
     assert dropped > analysed > 2 and analysed + dropped == (12 - 5) / 0.5 + 1
     assert listening.count("samples received") == 12 * RATE and listening.count("samples lost") == 0
     (gap,) = listening.gaps(DROPPED_WINDOWS)
-    assert gap["detail"] == f"{dropped} windows: the model is slower than the hop" and length(gap) > 5
+    assert gap["detail"] == f"windows passed over for newer ones: {dropped}" and length(gap) > 5
     assert "windows are dropped: the model is slower than the hop" in listening.err
     assert {row["species"] for row in listening.rows("events")} == {"low"}
 
@@ -177,7 +177,7 @@ def test_what_a_fake_speech_detector_hears_is_neither_recorded_nor_kept_and_is_a
     assert starts == [*np.arange(0, 8.5, 0.5), *np.arange(13, 19.5, 0.5)]
     assert [tuple(event) for event in events] == [(0.0, 17), (13.0, 13)]
     assert (utc_seconds(begin) - 1e6, utc_seconds(end) - 1e6) == (8.5, 13.5)
-    assert detail == f"{listener.analysis.withheld} windows with or beside speech" and listener.analysis.withheld == 9
+    assert detail == "windows with speech or beside it: 9" and listener.analysis.withheld == 9
     assert COUNTING.window_seconds == 1.0
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import record_writer
 import soundfile
-from conftest import ROOT, lacking, run
+from conftest import ROOT, run
 
 from edge.events import Changes, Detection, Event
 from edge.folder import RecordFolder
@@ -215,22 +215,6 @@ def test_a_second_listener_on_a_folder_refuses_with_a_sentence_and_may_have_it_w
 
 
 # A disk that is full.
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        lacking("a small disk can be mounted by root only")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", mount], capture_output=True, text=True)
-    if done.returncode:
-        lacking(f"no tmpfs can be mounted: {done.stderr.strip()}")
-    try:
-        yield mount
-    finally:
-        subprocess.run(["umount", "-l", mount], check=True)
 
 
 def fill(disk: Path, leave: int = 0) -> Path:

@@ -1,13 +1,15 @@
 # make demo    set everything up, do the whole road on a built-in sample (about 4 minutes after installation, two cores)
 # make test    set everything up, run the tests
 # make lint    ruff
+# make test-arm64   the listener's tests on an emulated 64-bit ARM, and a real soundscape compared with this machine; root only
+# make test-py39    the same on Python 3.9, and a Jetson's TensorFlow 2.7
 # make clean   remove what the demo and the tests made; make distclean also removes the environment
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint clean distclean
+.PHONY: setup demo test test-arm64 test-py39 lint clean distclean
 
 setup: $(VENV)/.ready
 
@@ -25,13 +27,20 @@ demo: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile
 
+# Not in CI: minutes, root's rights, and a Debian of their own in .roots/ (see tests/arm64/run.sh).
+test-arm64: setup
+	tests/arm64/run.sh arm64 bookworm
+
+test-py39: setup
+	tests/arm64/run.sh amd64 bullseye
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
 	rm -rf input/sample input/prepared/sample runs/demo folds/sample.csv submissions/sample.csv submissions/sample.png
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o -path ./.roots -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) .roots

@@ -134,7 +134,9 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
             )
             about = runs.about(prepared, network, split, fold, spent)
             learned = split.windows[split.train] if arguments.int8 else None
-            differences = runs.publish(place.folder, network, recordings, predictions, about, learned)
+            differences = runs.publish(
+                place.folder, network, recordings, predictions, about, learned, arguments.saved_model
+            )
             costs = spent, embedding_cpu_seconds
             runs.write_run(place, prepared, network, split, started, costs, differences)
         devices.together(strategy)

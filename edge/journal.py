@@ -1,100 +1,395 @@
-"""The listener's memory: one SQLite table of detections, safe to read while the listener writes.
+"""The listener's memory: a SQLite file of events, gaps and health that outlives kills, power cuts, locks and full disks.
 
-with Journal(Path("edge/journal.sqlite")) as journal:
-    journal.write(detections)            # the detections of one window, in one transaction
+    python edge/journal.py export edge/record -o events.csv                       # all events so far
+    python edge/journal.py export edge/record --table detections --since 2026-11-25       # from that day on, on the terminal
+    python edge/journal.py export edge/record --table gaps --since 2026-11-01 --until 2026-12-01 -o gaps.csv
+    sqlite3 edge/record/journal.sqlite "select utc_start, species, probability from events order by id desc limit 10"
 
-sqlite3 edge/journal.sqlite 'select utc_start, species, probability from detections order by id desc limit 10'
+Times are UTC, as 2026-11-25T10:00:05.000Z; so are --since (from then on) and --until (before then), a day or a time. They are
+held against the start of an event, a detection or a gap, and against the time of a health line. The columns are those of the
+tables in edge/tables.py. The listener may go on meanwhile.
+
+For programs:
+
+    with Journal(folder.journal) as journal:
+        journal.resume(time.time())              # closes what a crash left open, records the gap "not running"
+        merger = EventMerger(hop, window, model, journal.new_event_id)
+        journal.record(merger.push(...))         # True: committed and flushed; False: it waits in memory, in order
+        journal.suspend(time.time(), "stopped by SIGTERM")
 """
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
-from src.errors import UserError
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-SCHEMA = """
-create table if not exists detections (
-    id integer primary key,
-    utc_start text not null,        -- of the window, as 2026-11-22T10:00:05.000Z
-    utc_end text not null,
-    species text not null,          -- ebird code
-    probability real not null,
-    model text not null,
-    source text not null,           -- the microphone's name, or the file played
-    offset_seconds real not null    -- of the window's start, since listening began or in the file
+from edge.csv_export import main
+from edge.events import Changes, Detection, Event
+from edge.tables import (
+    CAUSES,
+    CLOCK,
+    DROPPED_WINDOWS,
+    NO_FRAMES,
+    NO_MICROPHONE,
+    NOT_RECORDED,
+    NOT_RUNNING,
+    OVERRUN,
+    PRIVACY,
+    SCHEDULE,
+    SCHEMA,
+    STOPPED,
+    TABLES,
+    VERSION,
+    WRITE_DETECTION,
+    WRITE_EVENT,
+    WRITE_GAP,
+    WRITE_HEALTH,
+    ZEROS,
+    Health,
+    as_number,
+    as_text,
+    detection_row,
+    event_row,
+    read_only,
+    utc_seconds,
+    utc_text,
 )
-"""
+from src.errors import UserError, run_script
+
+__all__ = ["CAUSES", "CLOCK", "DROPPED_WINDOWS", "NOT_RECORDED", "NOT_RUNNING", "NO_FRAMES", "NO_MICROPHONE", "OVERRUN"]
+__all__ += ["PRIVACY", "SCHEDULE", "STOPPED", "ZEROS", "Changes", "Detection", "Event", "Health", "Journal"]
+__all__ += ["read_only", "utc_seconds", "utc_text"]
+
+BUSY_SECONDS = 0.25  # how long a call waits for a database that another process has locked, at most
+RETRY_SECONDS = 1.0  # between two tries
+CLOSE_SECONDS = 1.0  # of trying at the end
+CHECKED_BYTES = 2e8  # three months
+ANEW_SECONDS = 3600.0  # between two journals that are given up as damaged
+UNITS_AT_ONCE = 500  # in one transaction, of what has waited
+WAL_BYTES = 1 << 23  # to which journal.sqlite-wal is cut once it was longer, since a reader was slow
+MOST_WAITING = 20_000  # rows in memory: five hours of two species in every window of 5 s, some 13 MB
+
+# What SQLite cannot hold, now or later: NaN for a probability, a number of 70 bits. Anything else is a matter of the disk.
+UNFIT = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, OverflowError)
 
 
 @dataclass(frozen=True)
-class Detection:
-    """A species in a window. Times are UTC in seconds since 1970; `offset_seconds` since the source's first frame."""
+class _Unit:
+    """Statements that are done together, all or none; `utc` is the time that they are about."""
 
-    utc_start: float
-    utc_end: float
-    species: str
-    probability: float
-    model: str
-    source: str
-    offset_seconds: float
+    utc: float
+    statements: tuple[tuple[str, tuple], ...]
 
 
-def utc_text(seconds: float) -> str:
-    """Seconds since 1970 as `2026-11-22T10:00:05.000Z`, to the nearest millisecond."""
-    whole, milliseconds = divmod(round(seconds * 1000), 1000)
-    return f"{datetime.fromtimestamp(whole, timezone.utc):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+class _UnfitError(Exception):
+    """The unit holds what SQLite cannot."""
+
+    def __init__(self, unit: _Unit) -> None:
+        self.unit = unit
 
 
 class Journal:
-    """A SQLite file that grows by a row per detection.
+    """The one writer of a record. All of it belongs to the listener's thread, except set_clip and clear_clip.
 
-    Raises UserError if the file cannot be made or written, or is something else.
+    What writes returns True if all rows so far are committed and flushed to the disk (WAL, synchronous FULL): a SIGKILL or
+    a power cut takes nothing of it. False: another process has locked the database, or the disk is full or gone; the rows
+    wait in memory, in order, for a later call. In such times a call waits BUSY_SECONDS at most, one a second: the
+    microphone's ring holds many times that.
+
+    say: where a sentence goes when rows begin to wait, and when that is over
+    most_waiting: rows in memory; what is more is given up, the oldest first. A gap NOT_RECORDED says so
+    waiting, lost_rows: rows in memory, and given up
+    fault: why rows wait, "" if they do not
+
+    A file that is damaged (a memory card that lies about what it has flushed) is set aside as journal.damaged-TIME.sqlite,
+    and a new one begun, when the journal is made or when SQLite stumbles over the damage: the box is alone for a month.
+
+    Raises UserError, when it is made only, if the file cannot be made or is something else.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, say: Callable[[str], None] | None = None, most_waiting: int = MOST_WAITING) -> None:
         self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path)
-            # Write-ahead, so that readers do not stop the writer. With it NORMAL cannot corrupt the file in a power cut
-            # (the last rows may go), and spares a memory card one flush per window.
-            self._connection.execute("pragma journal_mode = wal")
-            self._connection.execute("pragma synchronous = normal")
-            self._connection.execute(SCHEMA)
-            self._connection.commit()
-        except OSError as error:
-            raise UserError(
-                f"{self.path}: the journal cannot be made: {error.strerror}; choose another with --journal"
-            ) from error
-        except sqlite3.Error as error:
-            raise UserError(
-                f"{self.path}: cannot be used as the journal: {error}; choose another with --journal"
-            ) from error
+        self.fault = ""
+        self.waiting = self.lost_rows = 0
+        self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
+        self._most_waiting = most_waiting
+        # Of the queue and its counts, for the length of an append: a thread that sets a clip never waits for the disk.
+        self._lock = threading.Lock()
+        self._units: deque[_Unit] = deque()
+        self._lost_span: tuple[float, float, int] | None = None  # from, until, rows; not yet recorded
+        self._writing: list[_Unit] = []  # taken from the queue, not yet committed
+        self._next_try = self._anew_from = 0.0
+        self._open_gaps: dict[int, tuple[float, str, str]] = {}
+        self._connection = self._open()
+        if not self._is_sound():
+            self._begin_anew()
+        self._ids = {table: itertools.count(1 + self._one(f"select max(id) from {table}", 0)) for table in TABLES}
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def new_event_id(self) -> int:
+        """A number for an event, greater than all before it."""
+        return next(self._ids["events"])
+
+    def record(self, changes: Changes) -> bool:
+        """Keep what a window changed, all or none of it."""
+        statements = [(WRITE_EVENT, event_row(event)) for event in changes.events]
+        statements += [
+            (WRITE_DETECTION, (next(self._ids["detections"]), *detection_row(each))) for each in changes.detections
+        ]
+        if statements:
+            self._put(max(each.utc_end for each in (*changes.events, *changes.detections)), *statements)
+        return self.flush()
+
+    def begin_gap(self, utc_start: float, cause: str, detail: str = "") -> int:
+        """Record that hearing ends, and why; the number is for `end_gap`."""
+        number = next(self._ids["gaps"])
+        self._open_gaps[number] = utc_start, cause, detail
+        self._put(utc_start, (WRITE_GAP, (number, utc_text(utc_start), None, cause, as_text(detail))))
+        self.flush()
+        return number
+
+    def end_gap(self, number: int, utc_end: float, detail: str | None = None) -> bool:
+        """Record that a gap is over; `detail` replaces what was known when it began."""
+        utc_start, cause, known = self._open_gaps.pop(number)
+        row = (number, utc_text(utc_start), utc_text(utc_end), cause, as_text(known if detail is None else detail))
+        self._put(utc_end, (WRITE_GAP, row))
+        return self.flush()
+
+    def write_health(self, health: Health) -> bool:
+        """Keep a health line."""
+        utc, utc_start, *figures = astuple(health)
+        row = (next(self._ids["health"]), utc_text(utc), utc_text(utc_start), *map(as_number, figures))
+        self._put(utc, (WRITE_HEALTH, row))
+        return self.flush()
+
+    def set_clip(self, event_id: int, relative: str) -> None:
+        """The event's clip is there. From any thread; the listener's next call writes it."""
+        self._put(time.time(), ("update events set clip = ? where id = ?", (relative, event_id)))
+
+    def clear_clip(self, relative: str) -> None:
+        """The clip is there no more. From any thread; the listener's next call writes it."""
+        self._put(time.time(), ("update events set clip = null where clip = ?", (relative,)))
+
+    def clips(self) -> Iterator[str]:
+        """All clips that events have. Before the first thread uses the journal."""
+        return (clip for (clip,) in self._connection.execute("select clip from events where clip is not null"))
+
+    def events_without_clip(self, utc_start: str) -> list[tuple[int, str]]:
+        """Number and species of the events that begin at a time, as utc_text writes it, and have no clip."""
+        query = "select id, species from events where utc_start = ? and clip is null"
+        return self._connection.execute(query, (utc_start,)).fetchall()
+
+    def last_sign_of_life(self) -> float | None:
+        """When a listener last wrote here, in seconds since 1970; None: never.
+
+        The health line comes every minute, a detection's window sooner, a clean end has a row of its own (`suspend`). So
+        after a crash this is up to a minute before the end, and a gap "not running" is that much too long, never too short.
+        To know it to the second a file would have to be touched every second: on a memory card 17 000 flushes a day
+        more, for ever, to save a minute at each crash.
+        """
+        queries = (
+            "select utc from health order by id desc limit 1",
+            "select utc_end from detections order by id desc limit 1",
+            "select coalesce(utc_end, utc_start) from gaps order by id desc limit 1",
+        )
+        # Of each table the last row, not the latest time: before the clock was set back there were later ones.
+        return max((utc_seconds(text) for text in map(self._one, queries) if text), default=None)
+
+    def resume(self, utc: float) -> float | None:
+        """A listener starts: close the events and gaps that the one before left open, record since when none was running.
+
+        Returns the last sign of life, which is where those ended. Before anything else is written.
+        """
+        last = self.last_sign_of_life()
+        if last is None:
+            return None
+        detail = "without a word before: killed, crashed, or the power was cut"
+        if utc < last:
+            detail = f"the clock is {last - utc:.0f} s behind the last sign of life; how long it was is not known"
+        suspended = self._one(f"select max(id) from gaps where utc_end is null and cause = '{NOT_RUNNING}'")
+        statements: list[tuple[str, tuple]] = [("update events set closed = 1 where closed = 0", ())]
+        end_gaps = (
+            "update gaps set utc_end = max(utc_start, ?) where utc_end is null"  # such texts are in the order of time
+        )
+        statements.append((f"{end_gaps} and id is not ?", (utc_text(last), suspended)))
+        if suspended is None:
+            row = (next(self._ids["gaps"]), utc_text(last), utc_text(max(last, utc)), NOT_RUNNING, detail)
+            statements.append((WRITE_GAP, row))
+        else:
+            statements.append((f"{end_gaps} and id = ?", (utc_text(utc), suspended)))
+        self._put(utc, *statements)
+        self.flush()
+        return last
+
+    def suspend(self, utc: float, detail: str) -> bool:
+        """The listener ends on purpose, after its events were closed: none is running from now on."""
+        for number in list(self._open_gaps):
+            self.end_gap(number, utc)
+        self.begin_gap(utc, NOT_RUNNING, detail)
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Write what waits. It costs nothing where nothing does: call it in every round of a loop."""
+        if self.fault and time.monotonic() < self._next_try:
+            return False
+        while self._take():
+            try:
+                self._commit()
+            except _UnfitError as unfit:
+                self._roll_back()
+                self._writing.remove(unfit.unit)
+                with self._lock:
+                    self._count_lost(unfit.unit)
+                self._say(f"{self.path}: a row that SQLite cannot hold is left out ({unfit.__cause__}): {unfit.unit}")
+            except sqlite3.Error as error:
+                self._roll_back()
+                if "malformed" in str(error) and self._begin_anew():
+                    continue
+                self._next_try = time.monotonic() + RETRY_SECONDS
+                if not self.fault:
+                    self._say(f"{self.path}: takes no rows now ({error}); they wait in memory, and listening goes on")
+                self.fault = str(error)
+                return False
+        if self.fault:
+            self.fault = ""
+            self._say(f"{self.path}: takes rows again; {self.lost_rows} were given up since the start")
+        return True
+
+    def close(self) -> None:
+        """Write what waits, trying for CLOSE_SECONDS, and let go of the file."""
+        deadline = time.monotonic() + CLOSE_SECONDS
+        self._next_try = 0.0
+        while not self.flush() and time.monotonic() < deadline:
+            self._next_try = 0.0
+        if self.waiting:
+            self._say(f"{self.path}: {self.waiting} rows could not be written ({self.fault}) and are lost")
         self._connection.close()
 
-    def write(self, detections: Sequence[Detection]) -> None:
-        """Keep the detections of a window, all or none. Raises UserError where the disk does not take them."""
-        rows = [
-            (utc_text(d.utc_start), utc_text(d.utc_end), d.species, d.probability, d.model, d.source, d.offset_seconds)
-            for d in detections
-        ]
-        if not rows:
-            return
+    def _put(self, utc: float, *statements: tuple[str, tuple]) -> None:
+        with self._lock:
+            self._units.append(_Unit(utc, statements))
+            self.waiting += len(statements)
+            while self.waiting > self._most_waiting and self._units:
+                self._count_lost(self._units.popleft())
+
+    def _count_lost(self, unit: _Unit) -> None:
+        rows = len(unit.statements)
+        self.waiting -= rows
+        self.lost_rows += rows
+        begin, end, before = self._lost_span or (unit.utc, unit.utc, 0)
+        self._lost_span = min(begin, unit.utc), max(end, unit.utc), before + rows
+
+    def _take(self) -> bool:
+        """Is there anything to write? It is in `_writing` then."""
+        with self._lock:
+            if not self._writing and not self._units and self._lost_span:
+                begin, end, rows = self._lost_span
+                row = (next(self._ids["gaps"]), utc_text(begin), utc_text(end), NOT_RECORDED, f"{rows} rows")
+                self._units.append(_Unit(end, ((WRITE_GAP, row),)))
+                self.waiting += 1
+                self._lost_span = None
+            if not self._writing:
+                self._writing = [self._units.popleft() for _ in range(min(len(self._units), UNITS_AT_ONCE))]
+        return bool(self._writing)
+
+    def _commit(self) -> None:
+        """Write what is in `_writing`, all or nothing. Raises sqlite3.Error, and _UnfitError."""
+        self._connection.execute("begin immediate")
+        for unit in self._writing:
+            try:
+                for statement, values in unit.statements:
+                    self._connection.execute(statement, values)
+            except UNFIT as error:
+                raise _UnfitError(unit) from error
+        self._connection.execute("commit")
+        with self._lock:
+            self.waiting -= sum(len(unit.statements) for unit in self._writing)
+        self._writing = []
+
+    def _is_sound(self) -> bool:
+        """Has SQLite nothing to say against the file? A large one is not read whole, which would take a card a minute."""
         try:
-            with self._connection:
-                self._connection.executemany(
-                    "insert into detections (utc_start, utc_end, species, probability, model, source, offset_seconds)"
-                    " values (?, ?, ?, ?, ?, ?, ?)",
-                    rows,
-                )
+            if self.path.stat().st_size < CHECKED_BYTES:
+                return self._one("pragma quick_check(1)") == "ok"
+            return all(self._one(f"select max(id) from {table}", 0) >= 0 for table in TABLES)
+        except sqlite3.DatabaseError as error:
+            return "malformed" not in str(error)
+
+    def _begin_anew(self) -> bool:
+        """Set the damaged file aside; False where the disk does not even let it be renamed, or the new one is damaged, too."""
+        if time.monotonic() < self._anew_from:
+            return False
+        self._anew_from = time.monotonic() + ANEW_SECONDS
+        self._connection.close()
+        aside = self.path.with_name(
+            f"{self.path.stem}.damaged-{utc_text(time.time()).replace(':', '')}{self.path.suffix}"
+        )
+        try:
+            for suffix in ("-wal", "-shm", ""):
+                path = self.path.with_name(self.path.name + suffix)
+                if path.exists():
+                    path.rename(aside.with_name(aside.name + suffix))
+            self._connection = self._open()
+        except (OSError, UserError) as error:
+            self._say(f"{self.path}: is damaged, and no new journal can be begun: {error}")
+            return False
+        self._say(f"{self.path}: was damaged, and is now {aside.name}; its rows: sqlite3 {aside.name} .recover")
+        return True
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):
+            self._connection.rollback()
+
+    def _one(self, query: str, default: Any = None) -> Any:
+        row = self._connection.execute(query).fetchone()
+        return default if row is None or row[0] is None else row[0]
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            (version,) = connection.execute("pragma user_version").fetchone()
+            (tables,) = connection.execute("select count(*) from sqlite_master").fetchone()
+            if version == VERSION or (version, tables) == (0, 0):
+                connection.execute("pragma journal_mode = wal")
+                connection.execute("pragma synchronous = full")
+                connection.execute(f"pragma journal_size_limit = {WAL_BYTES}")
+            if (version, tables) == (0, 0):
+                connection.executescript(f"begin immediate; {SCHEMA} pragma user_version = {VERSION}; commit;")
+                version = VERSION
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: the journal cannot be made: {error.strerror}; choose another folder"
+            ) from error
         except sqlite3.Error as error:
-            raise UserError(f"{self.path}: the journal takes no more rows: {error}; is the disk full?") from error
+            full = shutil.disk_usage(self.path.parent).free < WAL_BYTES
+            fix = "the disk is full: make room" if full else "choose another folder"
+            raise UserError(f"{self.path}: cannot be used as the journal: {error}; {fix}") from error
+        if version != VERSION:
+            connection.close()
+            raise UserError(
+                f"{self.path}: cannot be used as the journal: it was written by another version of listen.py, or is"
+                " something else; move it away or choose another folder"
+            )
+        return connection
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(__doc__))

@@ -1,171 +1,239 @@
-"""The listening loop: audio from a source, windows, the predict core, detections out; and the count of all of it.
+"""The listening loop: audio from a capture into everything that is done with it, and the count of all of it.
 
-    listener = Listener(source, predictor, threshold=predictor.thresholds, hop_seconds=5.0, journal=journal)
-    listener.run(stop)                       # until the source ends or `stop` is set
+    with Capture(open_source, journal, say) as capture:
+        listener = Listener(capture, predictor, predictor.thresholds, 2.5, journal)
+        listener.run(stop)                       # until the source ends or `stop` is set
     print(listener.summary())
 
-src.audio.WindowStream cuts the windows: one here holds the samples that predict.py hears in a recording of the same.
+One loop in one thread: it reads, and hands each block to the levels (capture.py), the live picture, the recording, the
+clips and the analysis; it tells systemd and the journal once in a while that it lives. Nothing in it waits for a network
+or a disk that is full.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import numpy as np
 
-from edge.journal import Detection, Journal, utc_text
+from edge.analysis import Analysis
+from edge.capture import Capture
+from edge.columns import Columns
+from edge.events import Event
+from edge.health import HealthMeter, Totals, line
+from edge.journal import SCHEDULE, Journal, utc_text
+from edge.keeper import Keeper
+from edge.levels import Levels
+from edge.live import LiveWriter
+from edge.privacy import SpeechDetector
 from edge.recorder import Recorder
-from edge.sources import FilePlayer, Heard, Microphone
-from src.audio import Window, WindowStream
+from edge.schedule import Schedule
+from edge.source import Heard, Source
+from edge.tables import Health
+from edge.watchdog import Watchdog
 from src.predictor import Predictor
 
-MEDIAN_OF = 10_000  # the last answers that the median time is of
+MOST_LINES = 1000  # for the terminal, while the journal takes no rows
 
 
 class Listener:
-    """One source, one predictor, one run.
+    """One capture, one predictor, one run.
 
-    received: frames taken from the source; lost: frames its ring lost between them
-    analysed, dropped: windows answered, and windows passed over since a newer one was whole
-    detections: species in windows with a probability of `threshold` (one for all, or float array [labels]) or more
+    threshold: least probability of a detection, one for all or float array [labels]
+    keeper, speech, schedule, live, recorder: clips, privacy, hours, the live spectrogram, WAV files of all that is heard
+    meter: of the health line; the journal's folder is on the disk whose room it tells
+    say: prints a line for people
 
-    After a loss the windows begin anew at the first frame heard again: none spans the gap or holds invented silence,
-    and each keeps its true time and offset.
+    received: frames taken from sources; analysis has the other counts
     """
 
     def __init__(
         self,
-        source: Microphone | FilePlayer,
+        capture: Capture,
         predictor: Predictor,
         threshold: float | np.ndarray,
         hop_seconds: float,
         journal: Journal,
+        *,
+        meter: HealthMeter | None = None,
+        keeper: Keeper | None = None,
+        speech: SpeechDetector | None = None,
+        schedule: Schedule | None = None,
+        live: LiveWriter | None = None,
         recorder: Recorder | None = None,
+        watchdog: Watchdog | None = None,
+        say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
     ) -> None:
-        self.received = self.lost = self.analysed = self.dropped = self.detections = 0
-        self._source = source
-        self._predictor = predictor
-        self._threshold = threshold
-        self._hop_seconds = hop_seconds
+        self.received = 0
+        self._capture = capture
         self._journal = journal
+        self._meter = meter or HealthMeter(journal.path.parent)
+        self._keeper = keeper
+        self._schedule = schedule
+        self._live = live
         self._recorder = recorder
-        self._position = 0  # the next frame of the source
-        self._overflows = 0
-        self._seconds_to_answer: deque[float] = deque(maxlen=MEDIAN_OF)
-        self._worst_seconds = 0.0
-        self._begin_windows(0)
+        self._watchdog = watchdog or Watchdog()
+        self._say = say
+        self.analysis = Analysis(
+            predictor, threshold, hop_seconds, journal, self._meter, self._tell, keeper=keeper, speech=speech
+        )
+        self._quiet_seconds = predictor.recipe.window_seconds  # after so long without a frame, what was heard is over
+        self._source: Source | None = None
+        self._frames = 0  # of the source, lost ones too
+        self._position = 0  # its next frame
+        self._earlier_seconds = 0.0  # of the sources before
+        self._heard_at = time.monotonic()
+        self._outside: int | None = None  # the gap, outside the hours
+        self._lines: deque[str] = deque(maxlen=MOST_LINES)
+        self._remark = ""
+        self._slow_said = False
 
     def run(self, stop: threading.Event, duration: float | None = None) -> None:
         """Listen until `stop` is set, the source ends or `duration` seconds were heard.
 
-        Of a file the last, short window is answered too, padded as predict.py pads it; of a microphone it is not.
-        Raises UserError when the source dies or the journal takes no more.
+        Raises UserError for what waiting does not mend, and when the recording takes no more.
         """
-        limit = None if duration is None else round(duration * self._source.sample_rate)
-        while not stop.is_set() and (limit is None or self._position < limit):
-            heard = self._source.read()
-            if heard is None:
-                break
-            if limit is not None:
-                heard = Heard(heard.first_frame, heard.frames[: max(0, limit - heard.first_frame)])
-            self._hear(heard)
-        # A resampler or a high-pass holds its last milliseconds back: there may be a whole window for a microphone.
-        last = self._windows.finish()
-        if self._source.live:
-            last = (window for window in last if window.audio_seconds >= self._predictor.recipe.window_seconds)
-        self._answer(last)
+        self._watchdog.ready()
+        try:
+            while not stop.is_set() and (duration is None or self._seconds < duration):
+                heard = self._capture.read()
+                if heard is None:
+                    break
+                if len(heard.frames):
+                    self._hear(heard, duration)
+                else:
+                    self._hear_nothing()
+                self._look_around()
+            self.analysis.stop()
+        finally:
+            self._watchdog.stopping()
+            self.analysis.settle()
+            self._enter_hours(time.time())
+            self._note(self._meter.take(time.time(), *self._totals()))
+            self._print_lines()
 
     def summary(self) -> str:
         """What was heard and answered, a line each."""
+        analysis, keeper = self.analysis, self._keeper
         lines = [
-            f"listened to {self._source.name} for {self._position / self._source.sample_rate:.1f} s",
+            f"listened to {self._source.name if self._source else 'nothing'} for {self._seconds:.1f} s",
             f"  samples received  {self.received}",
-            f"  samples lost      {self.lost}",
-            f"  input overflows   {self._source.overflows}",
-            f"  windows analysed  {self.analysed}",
-            f"  windows dropped   {self.dropped}",
-            f"  detections        {self.detections}",
+            f"  samples lost      {self._capture.lost}",
+            f"  input overflows   {self._capture.overflows}",
+            f"  windows analysed  {analysis.analysed}",
+            f"  windows dropped   {analysis.dropped}",
+            f"  detections        {analysis.detections}",
+            f"  events            {analysis.events}",
         ]
-        if self._seconds_to_answer:
-            median = statistics.median(self._seconds_to_answer)
-            lines.append(f"  end of window to answer  median {median:.3f} s, worst {self._worst_seconds:.3f} s")
+        if analysis.withheld is not None:
+            lines.append(f"  windows withheld  {analysis.withheld}")
+        if keeper:
+            lines.append(f"  clips kept        {keeper.kept}")
+            lines.append(f"  clips lost        {keeper.lost}")
         return "\n".join(lines)
 
-    def _begin_windows(self, first_frame: int) -> None:
-        self._windows = WindowStream(self._source.sample_rate, self._predictor.recipe, 1, self._hop_seconds)
-        self._origin = first_frame  # of the source, where `_windows` has its 0 s
+    @property
+    def _seconds(self) -> float:
+        """How much time was heard or lost while a source ran."""
+        return self._earlier_seconds + (self._frames / self._source.sample_rate if self._source else 0.0)
 
-    def _hear(self, heard: Heard) -> None:
-        lost = heard.first_frame - self._position
-        if lost:
-            seconds = lost / self._source.sample_rate
-            _warn(f"lost {lost} samples ({seconds:.2f} s): the model or the disk stood still for too long")
-            self._begin_windows(heard.first_frame)
-        if self._source.overflows > self._overflows:
-            self._overflows = self._source.overflows
-            _warn(f"input overflow no. {self._overflows}: the system lost samples before they reached the listener")
-        if self._recorder:
-            self._recorder.write(heard.frames, lost)
-        self.lost += lost
-        self.received += len(heard.frames)
+    def _hear(self, heard: Heard, duration: float | None) -> None:
+        source = heard.source
+        if source is not self._source:
+            self._earlier_seconds = self._seconds
+            self._source, self._frames, self._position = source, 0, heard.first_frame
+            self._columns = Columns(source.sample_rate)
+        self._frames += heard.first_frame - self._position
+        if duration is not None:
+            left = round((duration - self._earlier_seconds) * source.sample_rate) - self._frames
+            heard = Heard(heard.first_frame, heard.frames[: max(0, left)], source)
+        self._frames += len(heard.frames)
         self._position = heard.first_frame + len(heard.frames)
+        self.received += len(heard.frames)
+        self._heard_at = time.monotonic()
+        self._meter.heard(len(heard.frames))
+        if self._recorder:
+            self._recorder.hear(heard)
         mono = heard.frames.mean(axis=1, keepdims=True)  # (frames, 1)
-        self._answer(self._windows.push(mono))
+        utc = source.utc(heard.first_frame)
+        if self._live:
+            for column, middle_utc in self._columns.hear(mono[:, 0], utc):
+                self._live.push(column, middle_utc)
+        if self._within_hours(utc):
+            self.analysis.push(heard, mono)
 
-    def _answer(self, windows: Iterable[Window]) -> None:
-        """Analyse the windows of a file; of a live source the newest only, or answers would come later and later."""
-        newest: Window | None = None
-        for window in windows:
-            if not self._source.live:
-                self._analyse(window)
-                continue
-            if newest is not None:
-                if self.dropped == 0:
-                    _warn(
-                        "windows are dropped: the model is slower than the hop; a longer --hop or a smaller model helps"
-                    )
-                self.dropped += 1
-            newest = window
-        if newest is not None:
-            self._analyse(newest)
+    def _hear_nothing(self) -> None:
+        """Nothing has come: once that lasts, the events that go on are over; it may be days until there is a source again."""
+        if time.monotonic() - self._heard_at >= self._quiet_seconds:
+            self._heard_at = time.monotonic()
+            self.analysis.settle()
+        self._within_hours(time.time())
 
-    def _analyse(self, window: Window) -> None:
-        probabilities = self._predictor.probabilities(window.samples)[0]  # (1, samples) -> (labels,)
-        rate = self._source.sample_rate
-        length = self._predictor.recipe.window_seconds
-        start = self._origin + window.start_seconds * rate  # in frames of the source, and so is the next
-        end = start + min(length, window.audio_seconds) * rate
-        utc_start = self._source.utc(start)
-        present = np.flatnonzero(probabilities >= self._threshold)
-        found = [
-            Detection(
-                utc_start=utc_start,
-                utc_end=utc_start + length,
-                species=self._predictor.labels[index],
-                probability=float(probabilities[index]),
-                model=self._predictor.name,
-                source=self._source.name,
-                offset_seconds=start / rate,
-            )
-            for index in present[np.argsort(-probabilities[present], kind="stable")]
-        ]
-        self._journal.write(found)
-        self.analysed += 1
-        self.detections += len(found)
-        for detection in found:
-            print(self._line(detection), flush=True)
-        seconds = self._source.age(end)
-        self._seconds_to_answer.append(seconds)
-        self._worst_seconds = max(self._worst_seconds, seconds)
+    def _within_hours(self, utc: float) -> bool:
+        """Is this one of the hours to listen? Outside there is a gap, and no analysis."""
+        if self._schedule is None or self._schedule.listening(utc):
+            self._enter_hours(utc)
+            return True
+        if self._outside is None:
+            self.analysis.stop(padded=False)
+            self._outside = self._journal.begin_gap(utc, SCHEDULE, self._schedule.text)
+            self._say(f"outside the hours ({self._schedule.text}): listening goes on at {self._next_change(utc)}")
+        return False
 
-    def _line(self, detection: Detection) -> str:
-        line = f"{utc_text(detection.utc_start)}  {detection.species}  {detection.probability:.2f}"
-        return line if self._source.live else f"{line}  {detection.offset_seconds:.3f} s"
+    def _enter_hours(self, utc: float) -> None:
+        if self._outside is not None:
+            self._journal.end_gap(self._outside, utc)
+            self._outside = None
 
+    def _next_change(self, utc: float) -> str:
+        return utc_text(self._schedule.next_change(utc))
 
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    def _look_around(self) -> None:
+        """What is done in every round, and costs next to nothing."""
+        self._watchdog.alive()
+        self._print_lines()
+        health = self._meter.due(time.time(), *self._totals())
+        if health:
+            self._note(health)
+            self._watchdog.status(line(health))
+        if self.analysis.dropped and not self._slow_said:
+            self._slow_said = True
+            self._say("windows are dropped: the model is slower than the hop; a longer --hop or a smaller model helps")
+
+    def _totals(self) -> tuple:
+        """What the meter asks others for."""
+        capture, keeper = self._capture, self._keeper
+        totals = Totals(
+            lost=capture.lost,
+            overflows=capture.overflows,
+            withheld=self.analysis.withheld,
+            clips_lost=keeper.lost if keeper else None,
+        )
+        return totals, capture.levels, keeper.bytes if keeper else None
+
+    def _note(self, health: Health) -> None:
+        """A health line, for the journal and the log; and what somebody should do about the microphone."""
+        self._journal.write_health(health)
+        self._say(line(health))
+        remark = ""
+        if health.level_dbfs is not None:
+            measured = (health.level_dbfs, health.peak_dbfs, health.clipped_share, health.zero_share)
+            remark = Levels(health.received, *measured).remark
+        if remark and remark != self._remark:
+            self._say(remark)
+        self._remark = remark
+
+    def _tell(self, event: Event) -> None:
+        """A line on standard output for an event that is over, once it is in the journal."""
+        text = f"{utc_text(event.utc_start)}  {event.species}  {event.probability:.2f}"
+        text += f"  {event.utc_end - event.utc_start:.1f} s"
+        self._lines.append(text if self._source.live else f"{text}  at {event.offset_seconds:.3f} s")
+
+    def _print_lines(self) -> None:
+        if self._journal.flush():
+            while self._lines:
+                print(self._lines.popleft(), flush=True)

@@ -6,6 +6,7 @@ and README.md, the same for a person.
     model_float16.tflite       half as large; probabilities differ by up to 0.03
     model_int8.tflite          in bytes, if that was asked for
     backbone.tflite            a network that was a LiteRT file: on pieces of the window, before the head in model.tflite
+    saved_model.pb             float32, whole, for TensorFlow on a Jetson's GPU (see edge/jetson.py), if that was asked for
 
     bundles = find([Path("runs/b6")])         # a bundle, a fold or a run (all its folds), or several
     bundle.labels, bundle.recipe, bundle.threshold, bundle.thresholds, bundle.calibration
@@ -37,6 +38,7 @@ BACKBONE_FILE = "backbone.tflite"
 FLOAT16_FILE = "model_float16.tflite"
 FRONT_END_FILE = "front_end.tflite"
 INT8_FILE = "model_int8.tflite"
+SAVED_MODEL_FILE = "saved_model.pb"  # TensorFlow's own name for it: the bundle's folder is a SavedModel
 FLOAT32, FLOAT16, INT8 = "float32", "float16", "int8"
 CARD_FILE = "README.md"
 DEFAULT_THRESHOLD = 0.5
@@ -112,7 +114,7 @@ def write(
         "scores": {},
         "versions": versions,
         "variants": {name: list(files) for name, files in variants.items()},
-        "sha256": {file: sha256(folder / file) for files in variants.values() for file in files},
+        "sha256": {file: sha256(folder / file) for file in _promised(folder, variants)},
         "about": about or {},
         "recipe": recipe.to_dict(),
     }
@@ -121,6 +123,12 @@ def write(
     write_json(folder / "bundle.json", contents)
     write_text(folder / CARD_FILE, card.text(contents))
     return load(folder)
+
+
+def _promised(folder: Path, variants: dict[str, tuple[str, ...]]) -> list[str]:
+    """Names of the files whose SHA-256 bundle.json keeps. That of saved_model.pb is for the Jetson: nobody else reads it."""
+    names = {name for files in variants.values() for name in files}
+    return sorted(names) + [SAVED_MODEL_FILE] * (folder / SAVED_MODEL_FILE).is_file()
 
 
 def update(

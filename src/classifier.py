@@ -4,11 +4,13 @@ below = body(recipe, backbone)                 # Keras: float32 (batch, mels, fr
 model = with_head(below, heads.build(...))     # -> logits (batch, labels)
 listener = with_front_end(model, recipe)       # Keras: float32 (batch, samples) -> probabilities (batch, labels)
 export(listener, folder)                       # folder/model.tflite
+export_saved_model(listener, folder)           # folder/saved_model.pb
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +24,7 @@ from keras import layers
 from src import hub_modules, quiet
 from src.audio_backbones import AudioLayer, AudioModel
 from src.backbones import Backbone
-from src.bundle import MODEL_FILE
+from src.bundle import MODEL_FILE, SAVED_MODEL_FILE
 from src.errors import UserError
 from src.files import written_whole
 from src.recipe import Recipe
@@ -223,6 +225,41 @@ def export(listener: keras.Model, folder: Path, forms: Mapping[str, Form] | None
                     temporary.write_bytes(content)
     finally:
         shutil.rmtree(saved, ignore_errors=True)
+
+
+def export_saved_model(listener: keras.Model, folder: Path) -> None:
+    """Write `folder`/saved_model.pb: one window, float32 (1, samples) "waveform" -> (1, labels) "probabilities".
+
+    A graph of plain ops with the weights as constants, without functions and attributes that have their default. What
+    Keras exports needs ops that TensorFlow 2.7, the last one for a Jetson TX2, does not know; this it loads.
+    """
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    saved = folder / ".saved_model"
+    shutil.rmtree(saved, ignore_errors=True)
+    window = tf.TensorSpec([1, listener.input.shape[1]], tf.float32, name="waveform")
+    answer = tf.function(lambda waveform: listener(waveform, training=False)).get_concrete_function(window)
+    frozen = convert_variables_to_constants_v2(answer)
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session, quiet.native_stderr():
+        given, told = (each[0].name for each in (frozen.inputs, frozen.outputs))
+        waveform, probabilities = tf.import_graph_def(
+            frozen.graph.as_graph_def(), return_elements=[given, told], name=""
+        )
+        signature = v1.saved_model.predict_signature_def({"waveform": waveform}, {"probabilities": probabilities})
+        builder = v1.saved_model.Builder(str(saved))
+        builder.add_meta_graph_and_variables(
+            session, ["serve"], {"serving_default": signature}, strip_default_attrs=True
+        )
+        builder.save()
+    os.replace(saved / "saved_model.pb", folder / SAVED_MODEL_FILE)
+    shutil.rmtree(saved)
+
+
+def saved_answers(folder: Path, waveforms: np.ndarray) -> np.ndarray:
+    """What `folder`/saved_model.pb says of waveforms: float32 [windows, samples] -> [windows, labels]."""
+    answer = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    return np.concatenate([answer(waveform=tf.constant(each[None]))["probabilities"] for each in waveforms])
 
 
 def whole(converter: tf.lite.TFLiteConverter) -> None:

@@ -141,6 +141,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     fitting.add_argument("--seed", type=int)
 
     parser.add_argument("--int8", action="store_true", help="export the network in bytes, too, and say what that costs")
+    parser.add_argument("--saved-model", action="store_true", help="export it for the GPU of a Jetson, too")
     where = parser.add_argument_group("where it runs")
     where.add_argument("--mixed-precision", action="store_true", default=None, help="float16 where a GPU gains by it")
     where.add_argument("--strategy", choices=["mirrored", "multiworker"], default="", help="several GPUs, or machines")

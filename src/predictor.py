@@ -48,6 +48,7 @@ class Predictor:
     decision: theirs, what decides beside it
     calibrated: False for what the networks themselves say, as out-of-fold predictions are
     precision: which of the bundles' LiteRT files are asked: "float32", "float16" or "int8"
+    networks: what is asked in their place, one for each bundle: a window, float32 [samples] -> float32 [labels]; none: LiteRT
 
     Raises UserError for bundles that hear different audio: an Ensemble takes them.
     """
@@ -55,7 +56,12 @@ class Predictor:
     combine = MEAN
 
     def __init__(
-        self, bundles: Sequence[Bundle], threads: int = 1, calibrated: bool = True, precision: str = FLOAT32
+        self,
+        bundles: Sequence[Bundle],
+        threads: int = 1,
+        calibrated: bool = True,
+        precision: str = FLOAT32,
+        networks: Sequence[Callable[[np.ndarray], np.ndarray]] = (),
     ) -> None:
         first = bundles[0].recipe
         for bundle in bundles[1:]:
@@ -74,7 +80,7 @@ class Predictor:
         self.thresholds = np.mean([bundle.thresholds for bundle in bundles], axis=0)
         self.decision = mean_decision([bundle.decision for bundle in bundles])
         self._calibrations = [bundle.calibration if calibrated else Calibration() for bundle in bundles]
-        self._models = [_Model(bundle, threads, precision) for bundle in bundles]
+        self._networks = list(networks) or [_Model(bundle, threads, precision).run for bundle in bundles]
 
     @property
     def rule(self) -> Rule:
@@ -97,10 +103,10 @@ class Predictor:
         """What each bundle answers, calibrated, as `probabilities` means it: float32 array [bundles, windows, labels]."""
         if windows.ndim != 2 or windows.shape[1] != self.recipe.window_samples:
             raise ValueError(f"windows must be [n, {self.recipe.window_samples}], not {list(windows.shape)}")
-        answers = np.empty((len(self._models), len(windows), len(self.labels)), np.float32)
-        for row, model in enumerate(self._models):
+        answers = np.empty((len(self._networks), len(windows), len(self.labels)), np.float32)
+        for row, network in enumerate(self._networks):
             for column, window in enumerate(windows):
-                answers[row, column] = model.run(window)
+                answers[row, column] = network(window)
             answers[row] = self._calibrations[row].apply(answers[row])
         return answers
 

@@ -91,11 +91,13 @@ def publish(
     oof: pd.DataFrame,
     about: dict | None = None,
     learned: pd.DataFrame | None = None,
+    saved_model: bool = False,
 ) -> dict[str, float]:
     """Export the network to folder/bundle, once its answers on real audio of the fold are shown to be Keras's.
 
     recordings: columns filename, path; oof: the fold's windows, whose recordings are listened to
     about: for the bundle's card; learned: windows of the training side, to export in bytes, too, by the ranges they give
+    saved_model: also as a SavedModel, for a Jetson
     returns: the greatest difference in probability, by precision. Raises UserError if float32's exceeds EXPORT_TOLERANCE or is
     not a number; no bundle is published then. A float16 that exceeds FLOAT16_TOLERANCE is left out, and said to be.
     """
@@ -104,6 +106,10 @@ def publish(
     part = folder / ".bundle.part"
     shutil.rmtree(part, ignore_errors=True)
     listener, recipe = network.listener(), network.bundle_recipe
+    if saved_model and network.is_chain:
+        raise UserError(
+            f"--saved-model: {network.backbone.name} is a .tflite file, which no SavedModel holds; leave it out"
+        )
     waveforms = _waveforms(oof.filename.unique(), recordings, recipe, CHECKED_WINDOWS)
     if not len(waveforms):
         raise UserError(f"{folder}: no recording of this fold is there to check the export on; is --data right?")
@@ -114,6 +120,8 @@ def publish(
         )
     classifier.export(listener, part)
     lighter.export(network, listener, part, examples)
+    if saved_model:
+        classifier.export_saved_model(listener, part)
     if network.is_chain:
         shutil.copyfile(network.audio.path, part / BACKBONE_FILE)
     chain = network.audio.pieces if network.is_chain else None
@@ -126,6 +134,9 @@ def publish(
         precision: float(np.abs(Predictor([exported], precision=precision).probabilities(waveforms) - expected).max())
         for precision in exported.variants
     }
+    if saved_model:
+        saved = classifier.saved_answers(part, waveforms)
+        differences[bundle.FLOAT32] = max(differences[bundle.FLOAT32], float(np.abs(saved - expected).max()))
     if not differences[bundle.FLOAT32] <= EXPORT_TOLERANCE:
         difference = differences[bundle.FLOAT32]
         raise UserError(f"{part}: the exported graph differs from Keras by {difference:.3g}; it is not published")

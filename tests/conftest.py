@@ -168,6 +168,22 @@ def virtual_microphone() -> Iterator[VirtualMicrophone]:
             microphone.stop()
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        lacking("a small disk can be mounted by root only")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", mount], capture_output=True, text=True)
+    if done.returncode:
+        lacking(f"no tmpfs can be mounted: {done.stderr.strip()}")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", "-l", mount], check=True)
+
+
 @pytest.fixture(scope="session")
 def small_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A competition in small: the built-in sample with 3 recordings a species and soundscapes of 30 s. Do not change it."""

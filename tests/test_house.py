@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run
 
-SCRIPTS = ["prepare.py", "train.py", "evaluate.py", "predict.py", "explore.py", "edge/listen.py"]
+SCRIPTS = ["prepare.py", "train.py", "evaluate.py", "predict.py", "explore.py"]
+SCRIPTS += ["edge/listen.py", "edge/page.py", "edge/journal.py"]
 SCRIPTS += ["submissions/kernel/build.py", "submissions/kernel/push.py"]
 FIELD = ["src.predictor", "src.audio", "src.soundscape", "src.bundle", "src.outputs", "src.answering"]
 FIELD += [
@@ -22,7 +23,8 @@ FIELD += [
     "src.detecting",
     "src.clips",
 ]
-FIELD += [f"edge.{path.stem}" for path in sorted((ROOT / "edge").glob("*.py")) if path.stem != "__init__"]
+EDGE = [f"edge.{path.stem}" for path in sorted((ROOT / "edge").glob("*.py")) if path.stem != "__init__"]
+FIELD += EDGE
 MODULES = sorted([*ROOT.glob("*.py"), *ROOT.glob("src/*.py"), *ROOT.glob("edge/*.py")])
 MODULES += sorted(ROOT.glob("submissions/kernel/*.py"))
 NO_TENSORFLOW = (
@@ -37,6 +39,14 @@ NO_TENSORFLOW = (
 
 def test_the_field_s_modules_import_where_tensorflow_cannot_be():
     lines = NO_TENSORFLOW + "\n".join(f"import {name}" for name in FIELD)
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_modules_of_edge_import_where_no_training_library_can_be():
+    more = NO_TENSORFLOW.replace("'librosa'", "'librosa', 'pandas', 'scipy', 'sklearn', 'matplotlib'")
+    assert more != NO_TENSORFLOW
+    lines = more + "\n".join(f"import {name}" for name in EDGE)
     done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
@@ -91,7 +101,7 @@ FLOORS = [
         *("exploration", "measuring", "layouts", "options", "fitting", "judging"),
         *("validation_soundscapes", "answered_soundscapes"),
         *("hub_modules", "audio_backbones", "model_table", "splits", "embeddings", "heads", "many", "vae"),
-        *("kaggle_push", "batch"),
+        *("kaggle_push", "batch", "speech_model"),
     },
     {"classifier", "figures", "window_figures", "data_figures", "sound_figures", "page"}
     | {"exploration_page", "evaluation_figures", "vae_figures", "vae_windows"}
@@ -104,12 +114,62 @@ def test_modules_import_one_way_and_no_module_knows_a_script():
     floor = {name: number for number, names in enumerate(FLOORS) for name in names}
     modules = {path.stem: path for path in ROOT.glob("src/*.py") if path.stem != "__init__"}
     assert set(modules) == set(floor)
-    scripts = {Path(script).stem for script in SCRIPTS} | {"edge"}
+    scripts = {Path(script).stem for script in SCRIPTS if "edge/" not in script} | {"edge"}
     for name, path in modules.items():
         known = imports_of(path)
         assert not {other.split(".")[0] for other in known} & scripts, path
         for other in known & set(floor):
             assert floor[other] <= floor[name], f"{name} imports {other}"
+
+
+# The same below edge/: what is heard and recorded knows nothing of the page, and the page nothing of who hears.
+EDGE_FLOORS = [
+    {
+        "ring",
+        "events",
+        "levels",
+        "tape",
+        "live",
+        "child",
+        "watchdog",
+        "schedule",
+        "privacy",
+        "needed",
+        "network_process",
+    },
+    {"tables", "columns", "portaudio"},
+    {"source", "shelf", "csv_export", "folder", "health", "publishing", "page_access", "page_files"},
+    {"journal", "microphone", "streams", "player", "recorder", "mqtt", "webhook", "page_data", "page_status"},
+    {"capture", "keeper", "page_day"},
+    {"analysis", "page_feed"},
+    {"listener", "page_answer"},
+    {"page_server"},
+    {"listen", "page", "jetson", "try_bundle"},
+]
+
+
+def test_the_modules_of_edge_import_one_way():
+    floor = {name: number for number, names in enumerate(EDGE_FLOORS) for name in names}
+    modules = {path.stem: path for path in ROOT.glob("edge/*.py") if path.stem != "__init__"}
+    assert set(modules) == set(floor)
+    for name, path in modules.items():
+        known = edge_imports_of(path)
+        for other in known & set(floor):
+            assert floor[other] <= floor[name] and other not in EDGE_FLOORS[-1], f"{name} imports {other}"
+        assert name.startswith("page") or not any(other.startswith("page") for other in known), path
+
+
+def edge_imports_of(path: Path) -> set[str]:
+    """The modules of edge that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "edge":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module[len("edge.") :]} if node.module.startswith("edge.") else set()
+        elif isinstance(node, ast.Import):
+            found |= {alias.name[len("edge.") :] for alias in node.names if alias.name.startswith("edge.")}
+    return found
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)

@@ -4,6 +4,8 @@ blocks, and through the listener. On all real soundscapes and ten real recording
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,6 @@ from hypothesis import strategies as st
 
 from edge.journal import Journal
 from edge.listener import Listener
-from edge.sources import FilePlayer
 from src import bundle
 from src.audio import AudioFile, file_windows
 from src.bundle import FLOAT16, Bundle
@@ -119,18 +120,17 @@ def test_streamed_in_odd_blocks_a_recording_is_answered_alike(both, paths, block
 def test_through_the_listener_a_recording_is_answered_alike(both, paths, tmp_path):
     core = Predictor([both.bundle])
     for number, path in enumerate(paths):
-        heard = heard_by_the_listener(core, path, tmp_path / f"{number}.sqlite")
+        heard = heard_by_the_listener(core, path, tmp_path / str(number))
         np.testing.assert_allclose(heard, both.keras[path], atol=ALIKE, err_msg=path.name)
 
 
-def heard_by_the_listener(core: Predictor, path: Path, journal: Path) -> np.ndarray:
+def heard_by_the_listener(core: Predictor, path: Path, folder: Path) -> np.ndarray:
     """What listen.py --input writes into its journal with a threshold of 0: float [windows, labels]."""
-    import sqlite3
-    import threading
-
-    with Journal(journal) as kept, FilePlayer(path, speed=0) as source:
-        Listener(source, core, 0.0, core.recipe.hop_seconds, kept).run(threading.Event())
-    with sqlite3.connect(journal) as connection:
+    folder.mkdir()
+    recordings = Recordings(path, speed=0)
+    with Journal(folder / "journal.sqlite") as journal, Capture(recordings.next, journal) as capture:
+        Listener(capture, core, 0.0, core.recipe.hop_seconds, journal).run(threading.Event())
+    with sqlite3.connect(folder / "journal.sqlite") as connection:
         rows = connection.execute("select offset_seconds, species, probability from detections").fetchall()
     said = {(start, species): probability for start, species, probability in rows}
     starts = sorted({start for start, _ in said})

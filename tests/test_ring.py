@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.ring import RingBuffer
+from edge.ring import RingBuffer, shared_memory, shared_ring
 
 READ = 0  # in a sequence of steps; other numbers are the length of a block to write
 
@@ -17,7 +23,7 @@ READ = 0  # in a sequence of steps; other numbers are the length of a block to w
 def numbered(first: int, count: int, channels: int = 1) -> np.ndarray:
     """Frames that hold their own number, and in further channels its negative."""
     numbers = np.arange(first, first + count, dtype=np.float32)
-    return np.stack([numbers, -numbers], axis=1)[:, :channels]
+    return np.stack([numbers, -numbers][:channels], axis=1)
 
 
 @given(
@@ -103,3 +109,79 @@ def test_a_writer_in_another_thread_never_mixes_its_frames_into_a_read():
 def test_a_ring_without_frames_or_channels_is_refused(capacity, channels):
     with pytest.raises(ValueError, match="at least"):
         RingBuffer(capacity, channels)
+
+
+@pytest.mark.parametrize("block", [np.zeros((4, 1)), np.zeros((4, 1), np.int16), np.zeros((4, 2), np.float32)[:, ::2]])
+def test_samples_that_are_not_float32_one_after_the_other_are_refused(block):
+    with pytest.raises(TypeError):
+        RingBuffer(10, 1).write(block)
+
+
+def test_plain_bytes_are_taken_as_the_samples_that_they_are():
+    ring = RingBuffer(10, 2)
+    ring.write(numbered(5, 3, 2).tobytes())
+    np.testing.assert_array_equal(ring.read()[1], numbered(5, 3, 2))
+
+
+def test_the_last_arrival_is_the_time_of_the_last_write_and_overflows_are_counted():
+    ring = RingBuffer(10, 1)
+    assert ring.arrival == (0, 0.0) and ring.overflows == 0
+    before = time.monotonic()
+    ring.write(numbered(0, 3))
+    ring.write(numbered(3, 3), overflow=True)
+    written, arrived = ring.arrival
+    assert written == 6 and before <= arrived <= time.monotonic() and ring.overflows == 1
+
+
+# Between two processes, as a microphone's.
+
+WRITER = """
+import array, sys
+sys.path.insert(0, sys.argv[1])
+from edge.ring import shared_ring
+ring = shared_ring(int(sys.argv[2]), 997, 2)
+first = 0
+while True:
+    frames = [n for i in range(first, first + 64) for n in (i, -i)]
+    ring.write(array.array("f", frames))
+    first += 64
+    if first == 64:
+        assert "numpy" not in sys.modules  # what makes the process small
+        print("writing", flush=True)
+    if first >= int(sys.argv[3]):
+        break
+"""
+
+
+def writer(memory: int, frames: int) -> subprocess.Popen:
+    """A process that writes numbered frames; it has begun."""
+    command = [sys.executable, "-c", WRITER, str(ROOT), str(memory), str(frames)]
+    process = subprocess.Popen(command, pass_fds=[memory], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "writing\n"
+    process.stdout.close()
+    return process
+
+
+def test_a_writer_in_another_process_never_mixes_its_frames_into_a_read():
+    memory = shared_memory()
+    ring, frames_read, frames_to_write = shared_ring(memory, 997, 2), 0, 4000 * 64
+    process = writer(memory, frames_to_write)
+    while process.poll() is None or ring.waiting:
+        first, frames = ring.read()
+        np.testing.assert_array_equal(frames, numbered(first, len(frames), 2))
+        frames_read += len(frames)
+    assert process.returncode == 0
+    assert frames_read + ring.lost == ring.written == frames_to_write
+    os.close(memory)
+
+
+def test_a_writer_that_is_killed_in_the_act_leaves_a_ring_that_can_be_read():
+    for _ in range(5):
+        memory = shared_memory()
+        ring = shared_ring(memory, 997, 2)
+        process = writer(memory, 1 << 30)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        first, frames = ring.read()  # does not wait for a lock that nobody will let go of
+        assert len(frames) > 0 and ring.waiting == 0 and first + len(frames) == ring.written
+        os.close(memory)

@@ -125,7 +125,7 @@ def test_a_run_killed_outright_goes_on_and_ends_with_the_very_weights_of_an_undi
 
 
 def test_a_bundle_has_three_precisions_that_agree_and_a_card(prepared_sample, trained):
-    again = train(prepared_sample, "runs/int8", "--int8", "--epochs", 1, "--steps-per-epoch", 1)
+    again = train(prepared_sample, "runs/int8", "--int8", "--saved-model", "--epochs", 1, "--steps-per-epoch", 1)
     assert again.returncode == 0, again.stderr
     assert "in int8: window accuracy" in again.stdout
     made = bundle.load(prepared_sample["folder"] / "runs/int8/fold0/bundle")
@@ -138,6 +138,8 @@ def test_a_bundle_has_three_precisions_that_agree_and_a_card(prepared_sample, tr
     np.testing.assert_allclose(answers["float16"], answers["float32"], atol=3e-2)
     assert np.abs(answers["int8"] - answers["float32"]).mean() < 0.05
     assert not np.array_equal(answers["int8"], answers["float32"])
+    np.testing.assert_allclose(classifier.saved_answers(made.folder, windows), answers["float32"], atol=1e-4)
+    assert not (trained / "bundle/saved_model.pb").exists(), "only where it was asked for"
     text = (made.folder / "README.md").read_text()
     for part in ("tiny: 12 species by ear", "fold 0 was held out", "CPU seconds", r"model\_int8.tflite", "MIT licence"):
         assert part.replace("\\", "") in text.replace("\\", ""), part

@@ -10,6 +10,7 @@ that are played and a few more.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import resource
 import sqlite3
 import subprocess
@@ -45,7 +46,7 @@ def main() -> int:
             microphone.play(folder / "played.wav")
             listen = [sys.executable, ROOT / "edge/listen.py", "--model", arguments.model, "--device", "pulse"]
             listen += ["--duration", str(arguments.seconds), "--record", folder / "heard.wav"]
-            listen += ["--journal", folder / "journal.sqlite", *threshold]
+            listen += ["-o", folder / "record", "--clip-seconds", "0", *threshold]
             status = subprocess.run(listen, env=microphone.env).returncode
         finally:
             microphone.stop()
@@ -56,7 +57,7 @@ def main() -> int:
 
         predict = [sys.executable, ROOT / "predict.py", "--model", arguments.model, folder / "heard.wav"]
         subprocess.run([*predict, "-o", folder / "detections.csv", *threshold], check=True)
-        with sqlite3.connect(folder / "journal.sqlite") as journal:
+        with contextlib.closing(sqlite3.connect(folder / "record/journal.sqlite")) as journal:
             heard = pd.read_sql("select offset_seconds, species, probability from detections", journal)
         answered = pd.read_csv(folder / "detections.csv")
         # The last window of the recording may be short; a listener answers whole windows only.

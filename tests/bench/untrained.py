@@ -2,12 +2,19 @@
 
 untrained(Path("run"), "b0")                 # EfficientNet B0 on the log-mel of 5 s as it is, 128 by 313
 untrained(Path("run"), "b0_224")             # and resized to 224 by 224, as train.py gives it to the published module
-untrained(Path("run"), "tiny")
+model, recipe, labels = untrained_model("tiny")
+write_run(Path("run"), "tiny", model, recipe, labels)
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+
+    from src.recipe import Recipe
 
 NETWORKS = ("b0", "b0_224", "tiny")
 LABELS = 264
@@ -15,10 +22,14 @@ LABELS = 264
 
 def untrained(run: Path, network: str = "b0") -> Path:
     """Write RUN/fold0/bundle with random weights; returns RUN."""
-    import keras
-    import tensorflow as tf
+    return write_run(run, network, *untrained_model(network))
 
-    from src import backbones, bundle, classifier, heads
+
+def untrained_model(network: str) -> tuple[keras.Model, Recipe, tuple[str, ...]]:
+    """The same as a Keras model, float32 (batch, samples) -> (batch, labels), and what it hears and knows."""
+    import keras
+
+    from src import backbones, classifier, heads
     from src.recipe import changed, preset
 
     keras.utils.set_random_seed(0)
@@ -35,7 +46,16 @@ def untrained(run: Path, network: str = "b0") -> Path:
         b0 = keras.applications.EfficientNetB0(include_top=False, weights=None, pooling="avg")
         below = keras.Model(db, b0(image, training=False))
     model = classifier.with_head(below, heads.build(labels, below.output.shape[1], recipe))
+    return classifier.with_front_end(model, recipe), recipe, labels
+
+
+def write_run(run: Path, name: str, model: keras.Model, recipe: Recipe, labels: tuple[str, ...]) -> Path:
+    """Export a model as a run of one fold; returns RUN."""
+    import tensorflow as tf
+
+    from src import bundle, classifier
+
     folder = run / "fold0/bundle"
-    classifier.export(classifier.with_front_end(model, recipe), folder)
-    bundle.write(folder, network, labels, recipe, {"tensorflow": tf.__version__})
+    classifier.export(model, folder)
+    bundle.write(folder, name, labels, recipe, {"tensorflow": tf.__version__})
     return run

@@ -15,8 +15,10 @@ import soundfile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from edge.capture import Capture
 from edge.journal import Journal
 from edge.listener import Listener
+from edge.player import Recordings
 from src import bundle
 from src.audio import AudioFile, file_windows
 from src.bundle import FLOAT16, Bundle

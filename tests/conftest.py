@@ -49,6 +49,7 @@ DEAR_FILES = (
     "test_storage.py",
     "test_prepare.py",
     "test_listen.py",
+    "test_listen_faults.py",
     "test_evaluate.py",
     "test_windows.py",
     "test_predict.py",

@@ -302,6 +302,14 @@ def test_a_newcomer_that_is_worth_least_is_not_written_and_nothing_is_deleted_fo
     assert [number for number, clip in record.rows().items() if clip] == [2, 4]
 
 
+def size_now(path: Path) -> int:
+    """0 for a file that the keeper takes away meanwhile."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def test_clips_never_take_more_than_they_may_and_a_row_loses_its_clip_with_the_file(record):
     budget = 200_000  # a clip is some 30 kB
     rng = np.random.default_rng(1)
@@ -310,7 +318,7 @@ def test_clips_never_take_more_than_they_may_and_a_row_loses_its_clip_with_the_f
         for number in range(1, 41):
             species = "frog" if number % 8 else f"rare{number}"
             record.keep(keeper, event(number, 5.0, species, round(float(rng.uniform(0.5, 1.0)), 4)))
-            assert sum(path.stat().st_size for path in record.clips.rglob("*.flac")) <= budget
+            assert sum(map(size_now, record.clips.rglob("*.flac"))) <= budget
     clips = record.rows()
     assert {clip for clip in clips.values() if clip} == record.files()
     assert keeper.kept > len(record.files()) == 6, "some were deleted again"

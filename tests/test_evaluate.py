@@ -263,6 +263,25 @@ def test_an_ensemble_is_judged_by_what_the_predict_core_would_answer():
     ), "fitting the mean anew is another thing"
 
 
+def test_runs_of_two_sample_rates_hear_the_same_soundscapes_and_their_ensemble_is_judged_on_them(
+    made, tone_bundle, tone_bundle_16k, tmp_path, capsys
+):
+    for name, of in (("wide", tone_bundle), ("narrow", tone_bundle_16k)):
+        shutil.copytree(made, tmp_path / name)
+        for fold in (0, 1):
+            folder = tmp_path / name / f"fold{fold}"
+            shutil.rmtree(folder / "bundle")
+            shutil.copytree(of.folder, folder / "bundle")
+            described = json.loads((folder / "run.json").read_text())
+            # Of the windows that both were trained on, as train.py has it.
+            (folder / "run.json").write_text(json.dumps({**described, "recipe": tone_bundle.recipe.to_dict()}))
+    runs = [str(tmp_path / name) for name in ("wide", "narrow")]
+    assert evaluate.main([*runs, "-o", str(tmp_path / "out"), "--minutes", "1", "--bootstrap", "20"]) == 0
+    table = pd.read_csv(tmp_path / "out/comparison.csv")
+    assert np.isfinite(table.soundscape_row_f1).all() and table.soundscape_all_nocall.nunique() == 1
+    assert "by votes (predict.py --combine votes) its row F1 on soundscapes is" in capsys.readouterr().out
+
+
 def test_folds_of_different_recipes_or_windows_are_no_run(fresh):
     for change, name in (
         ({"recipe": {"epochs": 3}}, "epochs is 3"),

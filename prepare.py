@@ -226,7 +226,7 @@ def list_prepared(root) -> int:
             f"{'':14}{entry['recordings']} recordings, {len(entry['labels'])} species, from {entry['source'].get('data')}"
         )
         print(f"{'':14}recipe: {', '.join(differing) or 'the default'}")
-    print(f"{sum(entry['bytes'] for entry in found) / 1e6:10.1f} MB  together, {len(found)} folders under {root}")
+    print(f"{sum(entry['bytes'] for entry in found) / 1e6:10.1f} MB  together, folders under {root}: {len(found)}")
     return 0
 
 

@@ -60,25 +60,28 @@ def main(argv: list[str] | None = None) -> int:
 def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
     """Split, build, fit the head, fine-tune, predict out of fold, export and check."""
     started = time.perf_counter(), time.process_time()
+    from src import backbones, folds, paths, quiet, storage
+
+    # First what needs no TensorFlow, so that a mistake is told at once.
+    storage.configure(arguments.storage_option)
+    backbone = backbones.get(model, arguments.sample_rate, arguments.window_seconds)
+    root, data = storage.place(arguments.prepared), storage.place(arguments.data)
+    windows = paths.find_prepared(root, data)
+    table = folds.read_folds(arguments.folds)
     print("starting TensorFlow", file=sys.stderr)
-    from src import quiet
 
     # Imported after the command line, so that --help answers at once; quietly, since TensorFlow talks about CUDA.
     with quiet.native_stderr():
         from src import (
-            backbones,
             devices,
             files,
-            folds,
             layouts,
             lighter,
             networks,
             oof,
-            paths,
             runs,
             shards,
             splits,
-            storage,
             training,
             vae_windows,
         )
@@ -87,17 +90,13 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
         strategy = devices.start(arguments.strategy, bool(arguments.mixed_precision))
     print(f"training on {devices.describe(strategy)}", file=sys.stderr)
 
-    storage.configure(arguments.storage_option)
     cache = shards.default_cache(arguments.cache_dir, arguments.cache_gb)
-    root, data = storage.place(arguments.prepared), storage.place(arguments.data)
-    prepared = shards.open_prepared(paths.find_prepared(root, data), cache)
+    prepared = shards.open_prepared(windows, cache)
     recordings = layouts.read(layouts.DataSource.from_dict(prepared.source))
     shards.check_labels(prepared, recordings)
-    backbone = backbones.get(model, arguments.sample_rate, arguments.window_seconds)
     recipe = options.training_recipe(arguments, prepared.recipe, backbone)
     if told := options.unread(arguments, backbone):
         print(told, file=sys.stderr)
-    table = folds.read_folds(arguments.folds)
     folds.match_alike(prepared.alike(), table, arguments.folds)
     split = splits.split_fold(prepared, table, fold, recipe)
     splits.check_learnable(split, fold, arguments.keep_going)

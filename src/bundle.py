@@ -243,6 +243,8 @@ def find(paths: Sequence[Path]) -> list[Bundle]:
         if not folders:
             folders = sorted(file.parent for file in path.glob("fold*/bundle/bundle.json"))
         if not folders:
+            if not path.exists():
+                raise UserError(f"{path}: no such folder; give a bundle, a fold or a run that train.py wrote (runs/b6)")
             raise UserError(
                 f"{path}: no bundle there; give a bundle, a fold (runs/b6/fold0) or a run (runs/b6) that train.py wrote"
             )

@@ -93,7 +93,7 @@ def write_folds(path: Path, folds: pd.DataFrame) -> None:
 def read_folds(path: Path) -> pd.DataFrame:
     """Read folds.csv. Raises UserError if it is absent or broken, with the fix."""
     if not path.is_file():
-        raise UserError(f"{path}: not there; prepare.py writes it")
+        raise UserError(f"{path}: not there; prepare.py writes it, or give the --folds that it was given")
     table = read_table(path, COLUMNS)
     if not table.fold.str.fullmatch(r"\d+").all() or table.filename.duplicated().any():
         raise UserError(

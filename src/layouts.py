@@ -142,6 +142,11 @@ def _look(source: DataSource) -> _Tree:
         files = listing(data)
     except FileNotFoundError as error:
         raise UserError(f"{source.data}: no such folder; {TAKEN}") from error
+    if "test.csv" in files and "train.csv" not in files and not source.labels:
+        raise UserError(
+            f"{source.data}: has the competition's test.csv and no train.csv, so nothing there is labelled to learn from; get it "
+            "with python -m src.competition download, or name another folder"
+        )
     if metadata is None and "train.csv" in files:
         tree = _Tree(COMPETITION, data, files, place(source.nocall) if source.nocall else None)
     else:

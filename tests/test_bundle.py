@@ -75,7 +75,7 @@ def test_text_instead_of_json_and_no_bundle_at_all_are_named(copy, tmp_path):
     (copy / "bundle.json").write_text("hello")
     with pytest.raises(UserError, match=r"bundle\.json: not a bundle's description"):
         bundle.load(copy)
-    with pytest.raises(UserError, match="no bundle there; give a bundle, a fold"):
+    with pytest.raises(UserError, match="no such folder; give a bundle, a fold"):
         bundle.find([tmp_path / "nowhere"])
 
 

@@ -329,7 +329,7 @@ def test_without_portaudio_a_microphone_is_refused_with_the_package_to_install_a
     [
         (["--model", "BUNDLE", "--input", "nosuch.wav"], "error: nosuch.wav: No such file or directory"),
         (["--model", "BUNDLE", "--input", "text.wav"], "error: text.wav: cannot be decoded: "),
-        (["--model", "nosuch", "--input", "song.wav"], "error: nosuch: no bundle there; "),
+        (["--model", "nosuch", "--input", "song.wav"], "error: nosuch: no such folder; "),
         (["--model", "BUNDLE", "--input", "song.wav", "--hop", 6], "error: --hop 6 must lie "),
         (["--model", "BUNDLE", "--input", "song.wav", "-o", "text.wav"], "error: text.wav: the record cannot be kept"),
         (["--model", "BUNDLE", "--input", "song.wav", "--schedule", "noon"], "error: --schedule 'noon': is none of"),

@@ -247,7 +247,7 @@ def test_a_dry_run_of_an_uninstallation_changes_nothing(installed):
     ("arguments", "sentence"),
     [
         ([], "--model is needed the first time: a bundle, a fold or a run that train.py wrote"),
-        (["--model", "/nosuch"], "/nosuch: no such folder; give a bundle, a fold"),
+        (["--model", "/nosuch"], "/nosuch: no bundle there; give a bundle, a fold"),
         (["--model"], "--model needs a value; see --help"),
         (["--modell", "x"], "--modell is not known; see --help"),
         (["--prefix", "here"], "--prefix here: give a path that begins with /, and not / itself"),

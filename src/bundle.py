@@ -2,6 +2,7 @@
 and README.md, the same for a person.
 
     model.tflite               float32, whole
+    network.tflite             what comes after the front end, in float32: for who makes the image faster (see predictor.py)
     front_end.tflite           the front end alone, in float32, and what comes after it, lighter:
     model_float16.tflite       half as large; probabilities differ by up to 0.03
     model_int8.tflite          in bytes, if that was asked for
@@ -38,6 +39,7 @@ BACKBONE_FILE = "backbone.tflite"
 FLOAT16_FILE = "model_float16.tflite"
 FRONT_END_FILE = "front_end.tflite"
 INT8_FILE = "model_int8.tflite"
+NETWORK_FILE = "network.tflite"
 SAVED_MODEL_FILE = "saved_model.pb"  # TensorFlow's own name for it: the bundle's folder is a SavedModel
 FLOAT32, FLOAT16, INT8 = "float32", "float16", "int8"
 CARD_FILE = "README.md"
@@ -56,6 +58,7 @@ class Bundle:
     threshold_source: "default", or what it was fitted on
     scores: out-of-fold figures, by name
     variants: names of the LiteRT files by their precision ("float32", "float16", "int8"), run one after the other
+    network: the file of the same as `model.tflite` from the image on; None: there is none
     pieces: how a window is cut for `backbone.tflite`; None: there is no such file
     about: what it was trained on and what it cost, by name
     """
@@ -74,6 +77,7 @@ class Bundle:
     variants: Mapping[str, tuple[str, ...]]
     pieces: Pieces | None
     about: dict
+    network: Path | None = None
 
     def graphs(self, precision: str = FLOAT32) -> list[Path]:
         """The LiteRT files of a precision, run one after the other. Raises UserError if the bundle has none."""
@@ -84,7 +88,8 @@ class Bundle:
     @property
     def files(self) -> list[str]:
         """Names of all that belongs to it, but the card."""
-        return ["bundle.json", *sorted({name for names in self.variants.values() for name in names})]
+        network = [self.network.name] if self.network else []
+        return ["bundle.json", *sorted({name for names in self.variants.values() for name in names}), *network]
 
 
 def write(
@@ -128,7 +133,7 @@ def write(
 def _promised(folder: Path, variants: dict[str, tuple[str, ...]]) -> list[str]:
     """Names of the files whose SHA-256 bundle.json keeps. That of saved_model.pb is for the Jetson: nobody else reads it."""
     names = {name for files in variants.values() for name in files}
-    return sorted(names) + [SAVED_MODEL_FILE] * (folder / SAVED_MODEL_FILE).is_file()
+    return sorted(names) + [name for name in (NETWORK_FILE, SAVED_MODEL_FILE) if (folder / name).is_file()]
 
 
 def update(
@@ -188,8 +193,11 @@ def load(folder: Path) -> Bundle:
             variants=variants,
             pieces=_pieces(contents) if "sub_window_samples" in contents else None,
             about=dict(contents.get("about", {})),
+            network=folder / NETWORK_FILE if NETWORK_FILE in contents["sha256"] else None,
         )
         promised = {file: contents["sha256"][file] for files in variants.values() for file in files}
+        if NETWORK_FILE in contents["sha256"]:
+            promised[NETWORK_FILE] = contents["sha256"][NETWORK_FILE]
     except OSError as error:
         raise UserError(
             f"{path}: {error.strerror}; a bundle is the folder `bundle` that train.py writes in a fold"

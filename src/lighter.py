@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from src import classifier
-from src.bundle import FLOAT16_FILE, FRONT_END_FILE, INT8_FILE
+from src.bundle import FLOAT16_FILE, FRONT_END_FILE, INT8_FILE, NETWORK_FILE
 from src.datasets import plain_batches, readable
 from src.litert import Graph
 
@@ -40,7 +40,7 @@ def export(network: Network, listener: keras.Model, folder: Path, examples: np.n
         return
     front_end, after = _cut(network)
     classifier.export(front_end, folder, {FRONT_END_FILE: classifier.whole})
-    forms = {FLOAT16_FILE: classifier.half}
+    forms = {NETWORK_FILE: classifier.whole, FLOAT16_FILE: classifier.half}
     if examples is not None:
         images = [np.asarray(front_end(waveform[None])) for waveform in examples]  # (1, mels, frames, 1) each
         forms[INT8_FILE] = lambda converter: classifier.in_bytes(converter, images)

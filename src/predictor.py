@@ -28,6 +28,7 @@ from src.errors import UserError
 from src.litert import Embedder, Graph, input_shape
 from src.recipe import Recipe
 from src.soundscape import Prediction, Rule, Votes, mean_decision
+from src.spectrogram import image, log_mel
 
 MEAN, VOTES = "mean", "votes"
 HEARD = (
@@ -163,8 +164,23 @@ class Ensemble:
         return Votes(tuple(rules), decision.most)
 
 
+def _has_scipy() -> bool:
+    """Whether SciPy is here, as on a desk; not on a small box, which is none the worse but for time."""
+    try:
+        import scipy.fft
+        import scipy.sparse  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 class _Model:
-    """A bundle's LiteRT graph, or its two one after the other, one window at a time."""
+    """A bundle's LiteRT graph, or its two one after the other, one window at a time.
+
+    LiteRT takes as long for a log-mel spectrogram as for EfficientNet B0 on it (5.5 of 11 ms). Where SciPy is, and the bundle has
+    the network alone, the image is made by what prepared the windows, in 1.2 ms: the same to 1e-4, so that probabilities agree
+    to 1e-5.
+    """
 
     def __init__(self, bundle: Bundle, threads: int, precision: str) -> None:
         samples, (*before, path) = bundle.recipe.window_samples, bundle.graphs(precision)
@@ -177,6 +193,10 @@ class _Model:
             if found != shape[1]:
                 raise UserError(f"{before[0]}: gives {found} features, and {path.name} takes {shape[1]}")
             self._first = lambda window: embedder.embed(window)[None]
+        elif bundle.network is not None and _has_scipy():
+            path, recipe = bundle.network if precision == FLOAT32 else path, bundle.recipe
+            shape = (1, *input_shape(path)[1:])
+            self._first = lambda window: image(log_mel(window, recipe), recipe.level_bands)[None, :, :, None]
         elif before:
             front_end = Graph(before[0], shape, features=None, threads=threads)
             shape = (1, *input_shape(path)[1:])

@@ -84,6 +84,18 @@ def log_mel(waveform: np.ndarray, recipe: Recipe) -> np.ndarray:
     return np.minimum(10 * np.log10(np.maximum(mel, lowest)), recipe.floor_db + recipe.range_db).astype(np.float32)
 
 
+def image(db: np.ndarray, level_bands: bool) -> np.ndarray:
+    """What an image network sees of a log-mel spectrogram: classifier.Image by NumPy, held to it by the parity test.
+
+    db: float32 array [mels, frames]; returns: float32 array [mels, frames], in [0, 1]
+    """
+    if level_bands:
+        db = db - db.mean(axis=1, keepdims=True)
+    centred = db - db.mean()
+    deviation = np.sqrt(np.square(centred).mean())
+    return np.clip((centred / (deviation + np.float32(1.0)) + np.float32(2.0)) / np.float32(6.0), 0.0, 1.0)
+
+
 def log_mel_graph(waveform: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     """The same by TensorFlow, for the exported graph: float32 (batch, samples) -> float32 (batch, mels, frames) in dB."""
     import tensorflow as tf

@@ -101,6 +101,16 @@ def test_the_float16_bundle_says_it_nearly(both, paths):
         np.testing.assert_allclose(said, both.keras[path], atol=ALIKE_IN_FLOAT16, err_msg=path.name)
 
 
+def test_without_scipy_as_on_a_small_box_the_whole_graph_says_the_same(both, paths, monkeypatch):
+    assert both.bundle.network is not None, "or there is nothing to tell apart"
+    monkeypatch.setattr("src.predictor._has_scipy", lambda: False)
+    core = Predictor([both.bundle])
+    for path in paths[::3]:
+        np.testing.assert_allclose(
+            core.probabilities(both.windows[path]), both.keras[path], atol=ALIKE, err_msg=path.name
+        )
+
+
 @pytest.mark.parametrize("size", [3, 16])
 def test_batched_the_graph_says_what_it_says_of_each_window(both, paths, size):
     graph = Graph(both.bundle.graphs()[0], (size, both.bundle.recipe.window_samples))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import keras
 
+    from src.networks import Network
     from src.recipe import Recipe
 
 NETWORKS = ("b0", "b0_224", "tiny")
@@ -21,32 +22,49 @@ LABELS = 264
 
 
 def untrained(run: Path, network: str = "b0") -> Path:
-    """Write RUN/fold0/bundle with random weights; returns RUN."""
-    return write_run(run, network, *untrained_model(network))
+    """Write RUN/fold0/bundle with random weights, in all that train.py exports; returns RUN."""
+    import tensorflow as tf
+
+    from src import bundle, classifier, lighter
+
+    made = _network(network)
+    folder, listener = run / "fold0/bundle", made.listener()
+    classifier.export(listener, folder)
+    lighter.export(made, listener, folder)
+    bundle.write(folder, network, made.labels, made.recipe, {"tensorflow": tf.__version__})
+    return run
 
 
 def untrained_model(network: str) -> tuple[keras.Model, Recipe, tuple[str, ...]]:
     """The same as a Keras model, float32 (batch, samples) -> (batch, labels), and what it hears and knows."""
+    made = _network(network)
+    return made.listener(), made.recipe, made.labels
+
+
+def _network(name: str) -> Network:
     import keras
+    import tensorflow as tf
 
     from src import backbones, classifier, heads
+    from src.networks import Network
     from src.recipe import changed, preset
 
     keras.utils.set_random_seed(0)
     labels = tuple(f"bird{number}" for number in range(LABELS))
     recipe = changed(preset("default"), backbone="tiny")
-    if network == "tiny":
-        below = classifier.body(recipe, backbones.get("tiny"))
+    tiny = backbones.get("tiny")
+    if name == "tiny":
+        below = classifier.body(recipe, tiny)
     else:
         db = keras.Input(recipe.image_shape)
-        image = classifier.Image(recipe.level_bands)(db)
-        if network == "b0_224":
-            image = keras.layers.Resizing(224, 224)(image)
-        image = keras.layers.Concatenate()([image, image, image])
+        pixels = classifier.Image(recipe.level_bands, name="image")(db)
+        if name == "b0_224":
+            pixels = keras.layers.Resizing(224, 224)(pixels)
+        pixels = keras.layers.Concatenate()([pixels, pixels, pixels])
         b0 = keras.applications.EfficientNetB0(include_top=False, weights=None, pooling="avg")
-        below = keras.Model(db, b0(image, training=False))
-    model = classifier.with_head(below, heads.build(labels, below.output.shape[1], recipe))
-    return classifier.with_front_end(model, recipe), recipe, labels
+        below = keras.Model(db, b0(pixels, training=False))
+    head = heads.build(labels, below.output.shape[1], recipe)
+    return Network(tiny, recipe, labels, below, None, "", tf.distribute.get_strategy(), 1, head)
 
 
 def write_run(run: Path, name: str, model: keras.Model, recipe: Recipe, labels: tuple[str, ...]) -> Path:

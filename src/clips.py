@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import io
 import re
+import wave
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from src.audio import AudioFile
 from src.files import written_whole
@@ -67,7 +67,12 @@ def cut(recording: Path, name: str, lines: Iterable[list], folder: Path) -> None
 
 
 def _write(path: Path, samples: np.ndarray, rate: int) -> None:
-    encoded = io.BytesIO()  # not straight to the disk: libsndfile does not say that it is full
-    soundfile.write(encoded, samples, rate, subtype="PCM_16", format="WAV")
+    # Not straight to the disk, since libsndfile does not say that it is full; nor by its callbacks, where Ctrl-C is a traceback.
+    encoded = io.BytesIO()
+    with wave.open(encoded, "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2").tobytes())
     with written_whole(path) as temporary:
         temporary.write_bytes(encoded.getbuffer())

@@ -17,7 +17,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 PINGS_A_PERIOD = 4  # two are enough for systemd; more leave room for a window that takes long
 
@@ -26,11 +26,15 @@ class Watchdog:
     """The listener's line to systemd.
 
     environment: where $NOTIFY_SOCKET, $WATCHDOG_USEC and $WATCHDOG_PID are looked up
+    monotonic: the clock by which signs of life are sent
 
     No call waits or raises: a service manager that does not listen is no reason to stop listening.
     """
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, environment: Mapping[str, str] = os.environ, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._monotonic = monotonic
         address = environment.get("NOTIFY_SOCKET", "")
         # An @ stands for the zero byte that abstract sockets begin with.
         self._address = "\0" + address[1:] if address.startswith("@") else address
@@ -44,7 +48,7 @@ class Watchdog:
 
     def alive(self) -> None:
         """The loop still goes round. Nothing is sent where the unit has no WatchdogSec."""
-        now = time.monotonic()
+        now = self._monotonic()
         if now >= self._next and self._every_seconds < math.inf:
             self._next = now + self._every_seconds
             self._send("WATCHDOG=1")

@@ -47,7 +47,7 @@ A_WINDOW = "sys.stdin.buffer.read(4 * 32000)\n"
 
 def test_the_listener_has_the_same_answers_from_the_saved_model_in_another_process_as_from_litert(keras_bundle):
     windows = sounds(4)
-    with NetworkProcess(jetson(keras_bundle.folder), keras_bundle) as network:
+    with NetworkProcess(jetson(keras_bundle.folder), keras_bundle, answer_seconds=300) as network:
         asked = Predictor([keras_bundle], networks=[network]).probabilities(windows)
     np.testing.assert_allclose(asked, Predictor([keras_bundle]).probabilities(windows), atol=1e-4)
     assert network._process.returncode == 0, "it ended by itself when the pipe was closed"

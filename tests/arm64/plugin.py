@@ -31,6 +31,7 @@ NOT_EMULATED = {
     "test_the_cpu_share_is_of_one_core_and_of_the_time_that_passed": "qemu says 0",
 }
 EMULATED = platform.machine() != "x86_64"
+PATIENCE = 20  # how much longer an emulated listener may take for what a test waits for
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
@@ -56,6 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if EMULATED:
         hypothesis.settings.register_profile("emulated", deadline=None, max_examples=10)
         hypothesis.settings.load_profile("emulated")
+        be_patient()
     made = Path(os.environ["BIRDCALL_BUNDLES"]) / "tones"
     conftest.make_tone_bundle = lambda folder: shutil.copytree(made, folder / "fold0/bundle")
     for item in items:
@@ -63,3 +65,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if reason and EMULATED:
             item.add_marker(pytest.mark.skip(reason=reason))
     print(f"Python {sys.version.split()[0]} on {platform.machine()}: {len({item.path for item in items})} files")
+
+
+def be_patient() -> None:
+    """Let tests wait longer for the listener; what they say of its own times they still say."""
+    from listening import Listening
+
+    wait, wait_for = Listening.wait, Listening.wait_for
+    Listening.wait = lambda self, timeout=30: wait(self, timeout * PATIENCE)
+    Listening.wait_for = lambda self, condition, seconds=60.0: wait_for(self, condition, seconds * PATIENCE)

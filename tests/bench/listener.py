@@ -11,7 +11,7 @@ Without --model the bundle is as large as EfficientNet B0 and untrained, for 264
 weights. So that there are events, each of 128 species is also found where its mel band is loud, which whistles are. Each
 command prints its figure beside the limit that the project has set itself and ends with 1 where that is missed; the figures
 are those of the journal's own health rows, without the first minute's. Other work on the machine spoils them: the load is
-printed, too.
+printed, too, and how long the disk takes to keep a page (fsync), which each event waits for; --scratch /dev/shm leaves that out.
 """
 
 from __future__ import annotations
@@ -62,12 +62,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="of the microphone: 300; of hour: 3600")
     parser.add_argument("--hours", type=int, default=24, help="of the day that is played")
     parser.add_argument("--speed", type=float, default=60.0, help="at which it is")
+    parser.add_argument("--scratch", type=Path, help="where the record and all else lies meanwhile; a temporary folder")
     ours = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
     arguments = parser.parse_args(ours)
     arguments.listen = sys.argv[len(ours) + 2 :]  # after --: more arguments of listen.py
     # Short: a Unix socket lies in it.
-    with tempfile.TemporaryDirectory(prefix="bench") as scratch:
+    with tempfile.TemporaryDirectory(prefix="bench", dir=arguments.scratch) as scratch:
         good = commands[arguments.figure](arguments, Path(scratch))
+        print(fsync_told(Path(scratch)))
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     return int(not good)
 
@@ -282,6 +284,20 @@ def events(folder: Path) -> int:
 def total(rows: list[sqlite3.Row], column: str) -> int:
     """The sum of a column; what is not known counts nothing."""
     return sum(row[column] or 0 for row in rows)
+
+
+def fsync_told(folder: Path) -> str:
+    """How long the disk takes to keep a page."""
+    seconds = []
+    with open(folder / "page", "wb", buffering=0) as file:
+        for _ in range(40):
+            file.write(bytes(4096))
+            began = time.monotonic()
+            os.fsync(file.fileno())
+            seconds.append(time.monotonic() - began)
+            time.sleep(0.05)
+    median, slow = np.percentile(seconds, [50, 95])
+    return f"the disk keeps a page in {1000 * median:.0f} ms (median), 95 % within {1000 * slow:.0f} ms"
 
 
 def told(what: str, figure: float, limit: float, form: str) -> bool:

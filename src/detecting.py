@@ -155,7 +155,7 @@ def _answered(core: Ensemble, audio: AudioFile, hop_seconds: float | None) -> Pr
     is no more often in the table than without. Raises AudioError if nothing can be read, or where the answer is no number.
     """
     found = predict_audio(core, audio, core.hop_seconds if hop_seconds is None else hop_seconds)
-    if hop_seconds is None and core.hop_seconds is not None:
+    if hop_seconds is None and (core.hop_seconds or math.inf) < core.recipe.hop_seconds:
         hop, window = core.recipe.hop_seconds, core.recipe.window_seconds
         starts = np.arange(0, found.start_seconds[-1] + window - 1e-6, hop)
         found = found.on(starts[(starts == 0) | (starts - hop + window < found.seconds)], window)

@@ -163,7 +163,7 @@ def _answered(core: Ensemble, audio: AudioFile, hop_seconds: float | None, at_on
     Where the bundles' decision has windows overlap, each of the recipe's is the mean of those that touch it, as a row is, and
     is no more often in the table than without. Raises AudioError if nothing can be read, or where the answer is no number.
     """
-    overlapping = hop_seconds is None and core.hop_seconds is not None
+    overlapping = hop_seconds is None and (core.hop_seconds or math.inf) < core.recipe.hop_seconds
     hop = core.hop_seconds if hop_seconds is None else hop_seconds
     parts = [predict_audio(core, audio, hop)] if at_once or overlapping else predictions(core, audio, hop)
     for found in parts:

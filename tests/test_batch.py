@@ -351,6 +351,8 @@ def test_a_changed_recording_threshold_or_model_is_answered_anew_and_nothing_els
         for one in (tone_bundle, bundle.load(other)) for threshold in (None, 0.3) for hop in (5.0, 2.5)
     }  # fmt: skip
     assert len(digests) == 8
+    more = [{"combine": "votes"}, {"given": {"neighbours": 0.2}}, {"allowed": ["low"]}, {"precision": "float16"}, {}]
+    assert len({Question.of([tone_bundle], **one).digest for one in more}) == 5
 
 
 def test_what_was_deleted_of_a_finished_run_is_made_again_without_asking_the_model(

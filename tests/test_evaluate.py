@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from conftest import run
 from tone_run import CODES, make_tone_run
 
@@ -276,7 +277,9 @@ def test_runs_of_two_sample_rates_hear_the_same_soundscapes_and_their_ensemble_i
             # Of the windows that both were trained on, as train.py has it.
             (folder / "run.json").write_text(json.dumps({**described, "recipe": tone_bundle.recipe.to_dict()}))
     runs = [str(tmp_path / name) for name in ("wide", "narrow")]
-    assert evaluate.main([*runs, "-o", str(tmp_path / "out"), "--minutes", "1", "--bootstrap", "20"]) == 0
+    options = ["-o", str(tmp_path / "out"), "--minutes", "1", "--bootstrap", "20"]
+    assert evaluate.main([*runs, *options, "--keep-soundscapes", str(tmp_path / "wav")]) == 0
+    assert soundfile.info(tmp_path / "wav/fold0/minute0.wav").samplerate == 32000, "as the other run's, not 16 kHz"
     table = pd.read_csv(tmp_path / "out/comparison.csv")
     assert np.isfinite(table.soundscape_row_f1).all() and table.soundscape_all_nocall.nunique() == 1
     assert "by votes (predict.py --combine votes) its row F1 on soundscapes is" in capsys.readouterr().out

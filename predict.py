@@ -100,7 +100,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     work = parser.add_argument_group("work")
     work.add_argument("--jobs", type=int, default=1, help="files at once, in processes (default: 1; -1: one a core)")
-    work.add_argument("--threads", type=int, help="of the network in each process (default: 1)")
+    work.add_argument("--threads", type=int, default=1, help="of the network in each process (default: 1)")
     work.add_argument("--backend", choices=["loky", "dask", "ray"], default="loky", help="this machine, or a cluster")
     work.add_argument("--scheduler", default="", metavar="ADDRESS", help="of the cluster, as tcp://10.0.0.1:8786")
     work.add_argument("--profile", action="store_true", help="say at the end where the CPU time went (--jobs 1)")
@@ -109,7 +109,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("give either --test-csv or recordings")
     if arguments.jobs == 0 or arguments.jobs < -1:
         parser.error("--jobs must be 1 or more, or -1 for one a core")
-    if arguments.threads is not None and arguments.threads < 1:
+    if arguments.threads < 1:
         parser.error("--threads must be 1 or more")
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         parser.error("--threshold is a probability, from 0 to 1")
@@ -145,12 +145,11 @@ def answer(arguments: argparse.Namespace) -> int:
     status = arguments.status or output.parent / "status.csv"
     check_writable(arguments, output, status)
     bundles = bundle.find(arguments.model)
-    threads = arguments.threads or 1
     shortest = min((one.recipe for one in bundles), key=lambda recipe: recipe.window_seconds)
     allowed = read_species(arguments.species, bundles[0].labels) if arguments.species else ()
     question = Question.of(
         bundles,
-        threads,
+        arguments.threads,
         arguments.threshold,
         given_hop(shortest, arguments.overlap),
         given_decision(arguments),

@@ -104,13 +104,14 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
     network = networks.open_network(backbone, recipe, split.labels, arguments.weights, strategy, arguments.workers)
     settings = f"{recipe!r} {split.digest} {prepared.digest} {network.identity}"
     place = networks.Place(paths.fold_folder(arguments.output or paths.RUNS / backbone.name, fold), settings)
+    chief = devices.is_chief(strategy)
     with contextlib.ExitStack() as alone:
-        if devices.is_chief(strategy):
+        if chief:
             alone.enter_context(files.locked(place.folder / ".lock"))  # one training a folder at a time
         if runs.is_finished(place.folder, settings, arguments.int8) and not arguments.restart:
             print(f"{place.folder} is trained already with these settings; --restart trains anew", file=sys.stderr)
             return 0
-        go_on_or_begin(place, arguments, devices.is_chief(strategy))
+        go_on_or_begin(place, arguments, chief)
         if recipe.vae_copies:
             prepared = vae_windows.extended(prepared, split, recipe, place.folder, strategy, arguments.workers)
             split = splits.split_fold(prepared, table, fold, recipe)
@@ -125,7 +126,7 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
             logits = network.fine_tune(prepared, split, place, history)
 
         predictions = training.out_of_fold(logits, split)
-        if devices.is_chief(strategy):
+        if chief:
             history.draw()
             oof.write(place.folder, predictions)
             spent = (

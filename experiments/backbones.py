@@ -7,7 +7,7 @@ The original study's Table 3 was of EfficientNet B0 to B7, InceptionV3, MobileNe
 those weights are not to be had here. Frozen: five folds. Fine-tuned: two folds, 6 epochs. An ensemble is
 the mean of its members' out-of-fold probabilities and costs no training. --birdnet: a network that was trained on birds, of
 these very species perhaps, and so on recordings that are validated here; without it, its trials are left out. Costs about
-20 CPU minutes frozen and 90 fine-tuned, for 429 recordings.
+20 CPU minutes frozen and 60 fine-tuned, for 429 recordings.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python -m experiments.optimizers --data $DATA/birds --nocall $DATA/nocall
 
 The original study chose between them at one rate. They take steps of other lengths at the same rate, so each has two.
-Frozen: five folds; fine-tuned: two folds, 6 epochs of mobilenet_v2_035. Costs about 5 CPU minutes frozen and 25
+Frozen: five folds; fine-tuned: two folds, 6 epochs of mobilenet_v2_035. Costs about 5 CPU minutes frozen and 35
 fine-tuned, for 429 recordings.
 """
 

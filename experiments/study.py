@@ -51,6 +51,11 @@ class Study:
     options: str = OPTIONS
 
     @property
+    def by_name(self) -> dict[str, Trial | Ensemble]:
+        """All its trials, in their order."""
+        return {trial.name: trial for question in self.questions for trial in question.trials}
+
+    @property
     def command(self) -> str:
         """What makes it."""
         return f"python -m experiments.{self.name} {self.options}"
@@ -85,11 +90,11 @@ def main(study: Study, arguments: argparse.Namespace) -> int:
 
 
 def _chosen(study: Study, only: Sequence[str] | None) -> list[Trial | Ensemble]:
-    every = [trial for question in study.questions for trial in question.trials]
-    unknown = set(only or ()) - {trial.name for trial in every}
+    every = study.by_name
+    unknown = set(only or ()) - set(every)
     if unknown:
-        raise UserError(f"no trial is called {sorted(unknown)[0]!r}; there are {', '.join(t.name for t in every)}")
-    return [trial for trial in every if not only or trial.name in only]
+        raise UserError(f"no trial is called {sorted(unknown)[0]!r}; there are {', '.join(every)}")
+    return [trial for name, trial in every.items() if not only or name in only]
 
 
 def in_order(trials: Sequence[Trial], seeds: int) -> Iterator[tuple[Trial, int]]:
@@ -110,7 +115,7 @@ def run(study: Study, chosen: Sequence[Trial | Ensemble], bench: Bench, seeds: i
             continue
         run_seed(trial, seed, bench, results)
         write(study, results, output)
-    by_name = {trial.name: trial for question in study.questions for trial in question.trials}
+    by_name = study.by_name
     for ensemble in chosen:
         if isinstance(ensemble, Ensemble):
             members = [by_name[name] for name in ensemble.members]
@@ -196,8 +201,7 @@ def write(study: Study, results, output: Path) -> None:
         Comparison(one.title, one.trials[0].name, tuple(trial.name for trial in one.trials), one.remark, one.by_seed)
         for one in study.questions
     ]
-    rows, recipes = results.rows, results.recipes
-    by_name = {trial.name: trial for question in study.questions for trial in question.trials}
+    rows, recipes, by_name = results.rows, results.recipes, study.by_name
 
     def of_now(name: str, recipe: str) -> bool:
         trial = by_name.get(name)

@@ -7,7 +7,7 @@ The original study tried a convolutional autoencoder and gave it up. Here one is
 alone, and its variants of them teach a head on a frozen mobilenet_v2_035, under folds grouped by source. Twice the windows are
 twice the steps of training, so exact copies are a trial, too, and noise stands beside as an augmentation that costs nothing to
 learn. Two folds, since each has an autoencoder of its own. Writes docs/experiments/vae.png, too: windows, their reconstructions
-and variants. Costs about 30 CPU minutes for 429 recordings, 20 of them for 6 autoencoders.
+and variants. Costs about 20 CPU minutes for 429 recordings, 12 of them for 6 autoencoders.
 """
 
 from __future__ import annotations

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from src.shards import Prepared
 
 
-VERSION = (
-    2  # of what lies between a stored window and a network: raise it when that changes, and what is kept is made anew
-)
+# Of what lies between a stored window and a network: raise it when that changes, and what is kept is made anew.
+VERSION = 2
 
 
 def embed_images(

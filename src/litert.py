@@ -52,9 +52,8 @@ class Graph:
     def __init__(
         self, path: Path, input_shape: tuple[int, ...] | None = None, features: int | None = 0, threads: int = 1
     ):
-        self._lock = (
-            threading.Lock()
-        )  # an interpreter answers one at a time, and a worker of dask's has several threads
+        # An interpreter answers one at a time, and a worker of dask's has several threads.
+        self._lock = threading.Lock()
         try:
             with quiet.native_stderr():  # LiteRT announces its CPU delegate
                 self._interpreter = Interpreter(model_path=str(path), num_threads=threads)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.audio import BLOCK_SECONDS, AudioFile, file_windows, windows_of_each
+from src.audio import BLOCK_SECONDS, AudioFile, Window, file_windows, windows_of_each
 from src.bundle import FLOAT32, Bundle
 from src.calibration import Calibration
 from src.errors import UserError
@@ -31,12 +31,8 @@ from src.soundscape import Prediction, Rule, Votes, mean_decision
 from src.spectrogram import image, log_mel
 
 MEAN, VOTES = "mean", "votes"
-HEARD = (
-    "sample_rate",
-    "window_seconds",
-    "hop_seconds",
-    "highpass_hz",
-)  # of a recipe: bundles alike in it share windows
+# Of a recipe: bundles alike in it share windows.
+HEARD = ("sample_rate", "window_seconds", "hop_seconds", "highpass_hz")
 WINDOWS_AT_ONCE = 120  # ten minutes of the default's
 SAME_SECONDS = 0.01  # windows of different sample rates that begin within so much of each other are the same
 
@@ -245,18 +241,8 @@ def predict_audio(
     wanted = [(one.recipe, hop) for one, hop in zip(streams, hops)]
     for which, window in windows_of_each(audio, wanted, "mono", block_seconds):
         starts[which].append(window.start_seconds)
-        each = streams[which].each(window.samples)  # (1, samples) -> (bundles, 1, labels)
-        said[which].append(each if votes else each.mean(axis=0))
-    heard = [
-        Prediction(
-            np.array(of_stream),
-            np.concatenate(answers, axis=-2),
-            one.recipe.window_seconds,
-            audio.seconds_read,
-            audio.fault,
-        )
-        for one, of_stream, answers in zip(streams, starts, said)
-    ]
+        said[which].append(_asked(streams[which], window, votes))
+    heard = [_heard(one, of_stream, answers, audio) for one, of_stream, answers in zip(streams, starts, said)]
     return heard[0] if len(heard) == 1 else _together(heard, [len(one.bundles) for one in streams], votes)
 
 
@@ -273,13 +259,23 @@ def predictions(core: Predictor | Ensemble, audio: AudioFile, hop_seconds: float
     windows = file_windows(audio, core.recipe, "mono", hop_seconds)
     for window in chain(windows, [None]):
         if starts and (window is None or len(starts) == WINDOWS_AT_ONCE):
-            together = np.concatenate(said, axis=-2)
-            yield Prediction(np.array(starts), together, core.recipe.window_seconds, audio.seconds_read, audio.fault)
+            yield _heard(core.streams[0], starts, said, audio)
             starts, said = [], []
         if window is not None:
             starts.append(window.start_seconds)
-            each = core.streams[0].each(window.samples)  # (1, samples) -> (bundles, 1, labels)
-            said.append(each if core.combine == VOTES else each.mean(axis=0))
+            said.append(_asked(core.streams[0], window, core.combine == VOTES))
+
+
+def _asked(stream: Predictor, window: Window, votes: bool) -> np.ndarray:
+    """A stream's answer to a window: float32 [1, labels], or of each bundle, [bundles, 1, labels], where they vote."""
+    each = stream.each(window.samples)  # (1, samples) -> (bundles, 1, labels)
+    return each if votes else each.mean(axis=0)
+
+
+def _heard(stream: Predictor, starts: Sequence[float], said: Sequence[np.ndarray], audio: AudioFile) -> Prediction:
+    """Answers of `_asked` to the windows that begin at these seconds, together."""
+    together = np.concatenate(said, axis=-2)
+    return Prediction(np.array(starts), together, stream.recipe.window_seconds, audio.seconds_read, audio.fault)
 
 
 def _together(heard: Sequence[Prediction], bundles: Sequence[int], votes: bool) -> Prediction:

@@ -213,10 +213,12 @@ def accepted(
     at_once = max(1, CELLS_AT_ONCE // max(1, len(probabilities)))
     for first in range(0, probabilities.shape[1], at_once):
         here = np.s_[:, first : first + at_once]
-        own = _over(probabilities[here], limits[here], decision, end_seconds, row_seconds)
         if decision.alone:  # to the last bit, which logits round away
             counted[here] = (probabilities[here] >= limits[here]) & there[:, None]
-        else:
+        if decision.alone and over is None:
+            continue
+        own = _over(probabilities[here], limits[here], decision, end_seconds, row_seconds)
+        if not decision.alone:
             somewhere = (own[there] >= decision.strict).any(axis=0)
             needed = np.where(whole, decision.strict, -decision.loose)[:, None]
             counted[here] = (own >= needed) & somewhere & there[:, None]

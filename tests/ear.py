@@ -7,6 +7,7 @@ with Ear(tmp_path, lambda: Microphone("pulse", "mean", None, 32000)) as ear:
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -85,3 +86,17 @@ def children_of(parent: int, what: str) -> list[int]:
         if entry.name.isdigit() and int(status[1]) == parent and status[0] != "Z" and what.encode() in command:
             found.append(int(entry.name))
     return found
+
+
+def kill_with_children(listener: subprocess.Popen, what: str, after_seconds: float = 0.0) -> None:
+    """Kill a process once it has children with `what` in their command; assert that these end with it, all within 5 s."""
+    deadline = time.monotonic() + 5
+    while not (children := children_of(listener.pid, what)):
+        assert time.monotonic() < deadline
+    time.sleep(after_seconds)
+    listener.kill()
+    listener.wait()
+    listener.stdout.close()
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

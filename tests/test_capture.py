@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, tone
-from ear import Ear, children_of
+from ear import Ear, children_of, kill_with_children
 from microphone import VirtualMicrophone
 
 from edge.capture import LONGEST_WAIT_SECONDS
@@ -240,16 +240,7 @@ def test_when_the_listener_is_killed_the_process_that_hears_dies_too_even_where_
     with sound_server.hanging():
         listener = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
         listener.stdout.readline()
-        deadline = time.monotonic() + 5
-        while not (children := children_of(listener.pid, "portaudio.py")):
-            assert time.monotonic() < deadline
-        time.sleep(0.5)  # it hangs by now
-        listener.kill()
-        listener.wait()
-        listener.stdout.close()
-        while any(Path(f"/proc/{pid}").exists() for pid in children):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        kill_with_children(listener, "portaudio.py", after_seconds=0.5)  # it hangs by then
 
 
 def test_a_microphone_is_found_by_its_name_on_whatever_card_it_is():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from broadcast import RATE, SYSTEM_PYTHON, HttpRadio, RtspCamera, numbers
 from conftest import ROOT, lacking
-from ear import Ear, children_of
+from ear import Ear, children_of, kill_with_children
 
 from edge.streams import AHEAD_SECONDS, Stream, is_stream, shown
 from src.errors import UserError
@@ -178,12 +178,4 @@ def test_when_the_listener_is_killed_ffmpeg_dies_too(radio):
     )
     listener = subprocess.Popen([sys.executable, "-c", code, radio.url], cwd=ROOT, stdout=subprocess.PIPE)
     listener.stdout.readline()
-    deadline = time.monotonic() + 5
-    while not (children := children_of(listener.pid, "pcm_f32be")):
-        assert time.monotonic() < deadline
-    listener.kill()
-    listener.wait()
-    listener.stdout.close()
-    while any(Path(f"/proc/{pid}").exists() for pid in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    kill_with_children(listener, "pcm_f32be")

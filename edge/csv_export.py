@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from collections.abc import Iterable, Sequence
 from contextlib import closing, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import TextIO
 from edge.tables import TABLES, read_only, utc_text
 from src.errors import UserError
 from src.files import written_lines
+
+SPREADSHEET_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export(path: Path, table: str, since: float | None, until: float | None, file: TextIO) -> int:
@@ -30,12 +33,20 @@ def export(path: Path, table: str, since: float | None, until: float | None, fil
     query = f"select * from {table}" + (" where" + " and".join(conditions) if conditions else "") + " order by id"
     with closing(read_only(path)) as connection:
         cursor = connection.execute(query, values)
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(column[0] for column in cursor.description)
-        rows = 0
-        for rows, row in enumerate(cursor, start=1):  # noqa: B007
-            writer.writerow(row)
-        return rows
+        write_rows(file, [[column[0] for column in cursor.description]])
+        return write_rows(file, cursor)
+
+
+def write_rows(file: TextIO, rows: Iterable[Sequence]) -> int:
+    """Write rows as CSV; returns how many. A text that a spreadsheet would take for a formula gets a ' before it."""
+    writer = csv.writer(file, lineterminator="\n")
+    count = 0
+    for row in rows:
+        writer.writerow(
+            f"'{value}" if isinstance(value, str) and value.startswith(SPREADSHEET_FORMULAS) else value for value in row
+        )
+        count += 1
+    return count
 
 
 def parse_utc(text: str) -> float:

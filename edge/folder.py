@@ -8,6 +8,7 @@ with folder.held(), folder.logged():         # one listener at a time; stderr go
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -24,6 +25,7 @@ from edge.tables import utc_text
 from src.errors import UserError
 
 LOG_BYTES = 1_000_000
+GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe, a terminal
 LOGS_KEPT = 5  # listener.log.1 to .5, beside listener.log
 
 
@@ -90,6 +92,14 @@ class RecordFolder:
             log.finish()
 
 
+def _forget(terminal: TextIO) -> None:
+    """Nobody reads it any more. What Python still holds for it, and cannot write, would make the exit status 120."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, terminal.fileno())
+        os.close(nowhere)
+
+
 class _File(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """A full disk must not end the listener, nor be told of in its own log."""
@@ -109,9 +119,14 @@ class _Log:
     def write(self, text: str) -> int:
         """Write to both."""
         with self._lock:
-            with contextlib.suppress(OSError, ValueError):  # ValueError: closed
+            try:
                 self._terminal.write(text)
                 self._terminal.flush()
+            except OSError as error:
+                if error.errno in GONE:
+                    _forget(self._terminal)
+            except ValueError:  # closed
+                pass
             *lines, self._begun = (self._begun + text).split("\n")
             for line in lines:
                 self._keep(line)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import csv
 import io
 import json
 import time
@@ -26,6 +25,7 @@ from typing import Any
 import tornado.web
 from tornado.iostream import StreamClosedError
 
+from edge.csv_export import write_rows
 from edge.page_access import Access
 from edge.page_answer import COOKIE, COOKIE_DAYS, Answer, Shared
 from edge.page_data import EXPORT
@@ -41,7 +41,7 @@ MOST_VIEWERS = 20
 PAGE_OF_EVENTS = 60
 EXPORT_ROWS = 1000  # read at once; between two reads the journal is let go
 CLIP_BYTES = 1 << 16
-SPREADSHEET_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+LARGEST_ID = 2**63 - 1  # of SQLite
 
 
 def make_application(shared: Shared, access: Access) -> tornado.web.Application:
@@ -178,6 +178,8 @@ class Events(Answer):
             before = int(self.get_query_argument("before", "0")) or None
         except ValueError as error:
             raise tornado.web.HTTPError(400) from error
+        if before is not None and abs(before) > LARGEST_ID:
+            raise tornado.web.HTTPError(400)
         # As it came: tornado's get_query_argument tidies, and a name is found only as it is.
         asked = self.request.query_arguments.get("species", [])
         species = asked[-1].decode("utf-8", "replace") if asked else None
@@ -255,13 +257,13 @@ class Csv(Answer):
         _, end = shared.zone.bounds(last)
         self.set_header("Content-Type", "text/csv; charset=utf-8")
         self.set_header("Content-Disposition", f'attachment; filename="birdcall_{first}_{last}.csv"')
-        self.write(_csv_lines([EXPORT]))
+        self.write(_as_csv([EXPORT]))
         after, rows = ("", 0), [()]
         while rows:
             rows = await shared.read(shared.record.export, begin, end, after, EXPORT_ROWS)
             if rows:
                 after = rows[-1][1], rows[-1][0]
-                self.write(_csv_lines(rows))
+                self.write(_as_csv(rows))
             await self.flush()
 
     def _days(self) -> tuple[date | None, date | None]:
@@ -269,11 +271,7 @@ class Csv(Answer):
         return self.shared.record.days()
 
 
-def _csv_lines(rows: list) -> str:
-    """Rows as CSV. A text that a spreadsheet would take for a formula, such as a species of that name, gets a ' before it."""
+def _as_csv(rows: list) -> str:
     lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows(
-        [f"'{value}" if isinstance(value, str) and value.startswith(SPREADSHEET_FORMULAS) else value for value in row]
-        for row in rows
-    )
+    write_rows(lines, rows)
     return lines.getvalue()

@@ -490,6 +490,12 @@ def test_csv_has_all_columns_and_quotes_what_needs_it_while_the_listener_goes_on
     assert found[-1]["species"] == 'Grive "litorne", dite\nla grande'
 
 
+def test_a_species_that_looks_like_a_formula_is_text_in_a_spreadsheet(path):
+    with Journal(path) as journal:
+        journal.record(Changes(events=(replace(EVENT, id=1, species='=HYPERLINK("http://evil.example","wren")'),)))
+    assert [row["species"] for row in exported(path)] == ['\'=HYPERLINK("http://evil.example","wren")']
+
+
 @pytest.mark.parametrize(("table", "number"), [("detections", 10), ("gaps", 1), ("health", 1)])
 def test_csv_of_the_other_tables(a_night, table, number):
     found = exported(a_night, "--table", table)

@@ -31,7 +31,7 @@ class Listening:
     """edge/listen.py in a process of its own; `wait` gives its exit status, and then there are `out` and `rows`.
 
     folder: is its working folder, and has its record; TensorFlow and the other training libraries cannot be imported
-    python_path: a folder whose modules come before all others
+    python_path: a folder whose modules come before all others; its module `prelude` is imported first of all
     record: of the listener; FOLDER/record, if not given
     """
 
@@ -52,6 +52,8 @@ class Listening:
             f"        if name.split('.')[0] in {NOT_ON_THE_BOX!r}:\n"
             "            raise ImportError(f'{name} is not on the box')\n"
             "sys.meta_path.insert(0, Blocker())\n"
+            "try: import prelude\n"
+            "except ModuleNotFoundError: pass\n"
         )
         self.env = {**(env or {}), "PYTHONPATH": f"{blocker}:{python_path}"}
         self.env.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")

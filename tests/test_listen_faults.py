@@ -6,6 +6,7 @@ full, a database that another process has locked, a broker that is away. Each pa
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sqlite3
@@ -19,16 +20,20 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, lacking, tone
+from ear import children_of
 from listening import Listening, length, song
-from mosquitto import PROGRAM, Mosquitto, wait_until
+from mosquitto import PROGRAM, Mosquitto, free_port, wait_until
 from test_listen import COUNTING, HOP, FakeMicrophone, FakePredictor, assert_same_detections, detections_of_predict_file
+from web_server import numbers, web_server
 
 from edge.capture import Capture
 from edge.journal import (
+    CLOCK,
     DROPPED_WINDOWS,
     NO_FRAMES,
     NO_MICROPHONE,
     NOT_RUNNING,
+    OVERRUN,
     STOPPED,
     ZEROS,
     Journal,
@@ -56,10 +61,10 @@ def whistle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def hears(tmp_path: Path, bundle, microphone, *options: object) -> Listening:
+def hears(tmp_path: Path, bundle, microphone, *options: object, python_path: str = "") -> Listening:
     """A listener of the virtual microphone, once it hears."""
     arguments = ["--model", bundle.folder, "--device", "pulse", "--hop", HOP, *options]
-    listening = Listening(tmp_path, *arguments, env=microphone.env)
+    listening = Listening(tmp_path, *arguments, env=microphone.env, python_path=python_path)
     listening.wait_until_it_hears()
     return listening
 
@@ -158,6 +163,52 @@ def test_a_slow_fake_network_on_a_microphone_drops_windows_which_are_counted_and
     assert {row["species"] for row in listening.rows("events")} == {"low"}
 
 
+def test_when_the_process_that_hears_is_held_up_what_was_not_answered_is_a_gap_and_what_follows_keeps_its_true_time(
+    tmp_path, tone_bundle, virtual_microphone, whistle
+):
+    listening = hears(tmp_path, tone_bundle, virtual_microphone)
+    virtual_microphone.play(whistle)
+    listening.wait_for(listening.rows)
+    (child,) = children_of(listening.process.pid, "portaudio.py")
+    os.kill(child, signal.SIGSTOP)
+    held_up = time.time()
+    time.sleep(4)  # PulseAudio keeps that much for a client; what comes late is not answered, a newer window is
+    os.kill(child, signal.SIGCONT)
+    resumed = time.time()
+    listening.wait_for(lambda: utc_seconds(listening.rows()[-1]["utc_start"]) > resumed)
+    listening.stop()
+    gap = next(gap for gap in listening.gaps(DROPPED_WINDOWS) + listening.gaps(OVERRUN))
+    assert utc_seconds(gap["utc_start"]) < resumed and held_up < utc_seconds(gap["utc_end"]) < resumed + 6
+    began = [utc_seconds(row["utc_start"]) - row["offset_seconds"] for row in listening.rows()]
+    assert max(began) - min(began) < 0.1
+
+
+def test_a_fake_clock_that_is_set_by_an_hour_is_a_gap_and_events_before_and_after_have_the_time_of_their_clock(
+    tmp_path, tone_bundle, virtual_microphone, whistle
+):
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock/prelude.py").write_text(
+        "import os, time\n"
+        "true = time.time\n"
+        f"time.time = lambda: true() + 3600 * os.path.exists({str(tmp_path / 'set')!r})\n"
+    )
+    listening = hears(tmp_path, tone_bundle, virtual_microphone, python_path=str(tmp_path / "clock"))
+    virtual_microphone.play(whistle)
+    listening.wait_for(listening.rows)
+    (tmp_path / "set").touch()
+    set_at = time.time()
+    listening.wait_for(lambda: listening.gaps(CLOCK))
+    listening.wait_for(lambda: utc_seconds(listening.rows()[-1]["utc_start"]) > set_at + 3600)
+    listening.stop()
+    (gap,) = listening.gaps(CLOCK)
+    assert gap["detail"].startswith("set forward by 3600.")
+    assert abs(utc_seconds(gap["utc_start"]) - 3600 - set_at) < 1 and length(gap) == 0
+    before, after = listening.rows("events")
+    assert utc_seconds(before["utc_end"]) <= set_at + 1 and before["closed"]
+    assert utc_seconds(after["utc_start"]) > set_at + 3600 - 5.5 and after["closed"]
+    assert listening.count("samples lost") == listening.count("windows dropped") == 0
+
+
 def test_what_a_fake_speech_detector_hears_is_neither_recorded_nor_kept_and_is_a_gap(tmp_path):
     class FakeSpeech:
         """Hears somebody from 10 s to 12 s."""
@@ -242,6 +293,17 @@ def test_events_of_the_time_when_the_broker_was_down_reach_it_when_it_is_back(tm
 
 def events(listening: Listening) -> list[sqlite3.Row]:
     return listening.rows("events") if "threshold" in listening.err else []
+
+
+def test_each_event_is_posted_to_a_web_address_though_its_server_was_away_at_first(tmp_path, tone_bundle, long_song):
+    port = free_port()
+    options = ["--model", tone_bundle.folder, "--input", long_song, "--speed", 4, "--hop", HOP]
+    listening = Listening(tmp_path, *options, "--webhook", f"http://127.0.0.1:{port}/birds")
+    listening.wait_for(lambda: [row for row in events(listening) if row["closed"]])
+    with web_server(port) as server:
+        assert listening.wait() == 0, listening.err
+        assert numbers(server.taken) == [row["id"] for row in listening.rows("events")]
+        assert {event["species"] for event in server.taken} == set(tone_bundle.labels)
 
 
 # The process.

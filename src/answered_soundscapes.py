@@ -48,6 +48,11 @@ class Heard:
         """Which fold's."""
         return int(self.rows.fold.iloc[0])
 
+    @property
+    def shares_backgrounds(self) -> bool:
+        """Was a recording without birds heard in several of its parts, there being too few for each to have its own?"""
+        return bool((self.rows.groupby("source").part.nunique() > 1).any())
+
 
 def ask(mixed: Iterable[Minute], recipe: Recipe, predictor: Predictor, fold: int) -> Heard:
     """Answer minutes that were mixed by this recipe, as the predictor answers soundscapes."""

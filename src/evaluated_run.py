@@ -7,6 +7,7 @@ done.found.scores, done.oof, done.soundscapes, done.remarks
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,7 +122,7 @@ def evaluate_run(run: Path, settings: Settings) -> EvaluatedRun:
         raise UserError(f"{run}: {error}") from error
     kept = evaluation.keep(folders, found, ", ".join(folder.name for folder in folders))
     bundles = bundle.find([folder / "bundle" for folder in folders])
-    remarks += _doubts(run, found, len(folders))
+    remarks += _doubts(run, found, len(folders), heard)
     done = EvaluatedRun(run, folders, bundles, oof, heard, found, kept, recordings, remarks)
     remarks.append(_checked(done))
     return done
@@ -174,6 +175,7 @@ def _soundscapes(
     return heard
 
 
+@functools.lru_cache(maxsize=1)  # all folds ask the same, and the clips are decoded to know
 def _check_unheard(background: Path, recipe: Recipe) -> None:
     """Raise UserError if the clips are those that training copies were mixed over."""
     digest = augment.find_clips(background, recipe)[0].digest
@@ -187,11 +189,16 @@ def _written(mixed: Iterable[Minute], folder: Path, recipe: Recipe) -> Iterator[
         yield minute
 
 
-def _doubts(run: Path, found: Evaluation, folds: int) -> list[str]:
+def _doubts(run: Path, found: Evaluation, folds: int, heard: Sequence[Heard]) -> list[str]:
     """What a person should know before believing the figures."""
     scores, remarks = found.scores, []
     if folds == 1:
         remarks.append(f"{run}: one fold only; what is fitted was judged on other sources of the same fold")
+        if any(each.shares_backgrounds for each in heard):
+            remarks.append(
+                f"{run}: too few of its recordings without birds were held out for soundscapes to be judged on others than "
+                "those that were fitted on; more folds, or --background FOLDER, mend that"
+            )
     if not found.fitted_elsewhere:
         remarks.append(
             f"{run}: nothing to fit on but what is judged, so the scores flatter and no interval means anything"

@@ -202,6 +202,16 @@ def test_a_model_of_another_sample_rate_hears_the_same_soundscapes(mixed, tone_b
     assert np.ptp(narrow.rows.high) < 0.1 < np.ptp(wide.rows.high), "8 kHz is not to be heard at 16 kHz"
 
 
+def test_where_too_few_backgrounds_are_held_out_parts_share_them_and_that_is_known(
+    windows, recordings, tone_run, tone_bundle
+):
+    predictor = Predictor([tone_bundle])
+    all_of_them = pd.concat([windows, pd.read_parquet(tone_run / "fold1/oof.parquet")])
+    for held_out, shared in ((all_of_them, False), (windows, True)):
+        mixed = minutes(material_of(held_out, recordings), tone_bundle.recipe, Options(minutes=4))
+        assert ask(mixed, tone_bundle.recipe, predictor, fold=0).shares_backgrounds == shared
+
+
 def test_what_was_kept_is_known_again_only_if_it_was_made_so_and_is_there_whole(mixed, tone_bundle, tmp_path):
     heard = ask(mixed[:2], tone_bundle.recipe, Predictor([tone_bundle]), fold=3)
     answered_soundscapes.write(tmp_path, heard, "so")

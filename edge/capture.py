@@ -41,6 +41,9 @@ class Gaps(Protocol):
     def end_gap(self, gap_id: int, utc_end: float) -> None:
         """Note until when."""
 
+    def clock_set(self, utc_before: float, utc_after: float) -> None:
+        """Note that the wall clock was set, while gaps may go on."""
+
 
 class Capture:
     """A source that is opened whenever there is none.
@@ -113,6 +116,8 @@ class Capture:
                     self._let_go()
         except SourceLostError as lost:
             self._lose(lost.cause, lost.detail)
+        except OSError as error:  # out of memory, of processes, of descriptors: it may pass
+            self._lose(NO_MICROPHONE, f"the source cannot be opened: {error}")
         except UserError as error:
             if not self._ever_heard:
                 raise
@@ -193,13 +198,20 @@ class Capture:
             self._overflow.end(self._overflow_at)
 
     def _watch_clock(self) -> None:
-        """Notice that the wall clock was set: it and the monotonic clock run apart by a step."""
+        """Notice that the wall clock was set: it and the monotonic clock run apart by a step.
+
+        Nothing is recorded of times that were leapt over. A box without a battery for its clock boots with the time at
+        which it was switched off, so that after a power cut this gap is the whole of the cut.
+        """
         step = wall_offset() - self._clock_offset
         self._clock_offset += step
         if abs(step) >= CLOCK_STEP_SECONDS:
             detail = f"set {'forward' if step > 0 else 'back'} by {abs(step):.3f} s"
             now = time.time()
-            _Gap(self._gaps).note(now, now, CLOCK, detail)
+            self._gaps.clock_set(now - step, now)
+            self._silent_from += step
+            self._overflow_at += step
+            _Gap(self._gaps).note(now - max(step, 0.0), now, CLOCK, detail)
             self._say(f"the wall clock was {detail}")
 
 

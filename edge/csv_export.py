@@ -53,9 +53,9 @@ def parse_utc(text: str) -> float:
     """A day or a time as a user writes it, UTC unless it says otherwise, as seconds since 1970. Raises UserError."""
     try:
         time_ = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError as error:
+        return (time_ if time_.tzinfo else time_.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{text!r} is no day and no time; write 2026-11-25 or 2026-11-25T10:00:05Z") from error
-    return (time_ if time_.tzinfo else time_.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def main(text: str) -> int:
@@ -74,11 +74,11 @@ def main(text: str) -> int:
     add("--until", metavar="UTC", help="a day or a time, before which")
     args = parser.parse_args()
 
-    journal = args.folder / "journal.sqlite"
+    journal = args.folder if args.folder.suffix == ".sqlite" else args.folder / "journal.sqlite"
     since, until = (None if text is None else parse_utc(text) for text in (args.since, args.until))
     if (
         args.output
-        and args.output.resolve().parent == args.folder.resolve()
+        and args.output.resolve().parent == journal.resolve().parent
         and args.output.name.startswith(journal.name)
     ):
         raise UserError(f"{args.output}: is the journal itself; name another file for the CSV")

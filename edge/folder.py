@@ -8,7 +8,6 @@ with folder.held(), folder.logged():         # one listener at a time; stderr go
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import logging
 import os
@@ -22,10 +21,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from edge.tables import utc_text
+from edge.terminal import forget, is_gone
 from src.errors import UserError
 
 LOG_BYTES = 1_000_000
-GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe, a terminal
 LOGS_KEPT = 5  # listener.log.1 to .5, beside listener.log
 
 
@@ -92,14 +91,6 @@ class RecordFolder:
             log.finish()
 
 
-def _forget(terminal: TextIO) -> None:
-    """Nobody reads it any more. What Python still holds for it, and cannot write, would make the exit status 120."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, terminal.fileno())
-        os.close(nowhere)
-
-
 class _File(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """A full disk must not end the listener, nor be told of in its own log."""
@@ -123,8 +114,8 @@ class _Log:
                 self._terminal.write(text)
                 self._terminal.flush()
             except OSError as error:
-                if error.errno in GONE:
-                    _forget(self._terminal)
+                if is_gone(error):
+                    forget(self._terminal)
             except ValueError:  # closed
                 pass
             *lines, self._begun = (self._begun + text).split("\n")

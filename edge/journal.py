@@ -39,6 +39,7 @@ from edge.csv_export import main
 from edge.events import Changes, Detection, Event
 from edge.tables import (
     CAUSES,
+    CAUSES_OF_WINDOWS,
     CLOCK,
     DROPPED_WINDOWS,
     NO_FRAMES,
@@ -131,7 +132,7 @@ class Journal:
         self._lost_span: tuple[float, float, int] | None = None  # from, until, rows; not yet recorded
         self._writing: list[_Unit] = []  # taken from the queue, not yet committed
         self._next_try = self._anew_from = 0.0
-        self._open_gaps: dict[int, tuple[float, str, str]] = {}
+        self._open_gaps: dict[int, tuple[int, float, str, str]] = {}  # by number: the row's, start, cause, detail
         self._connection = self._open()
         if not self._is_sound():
             self._begin_anew()
@@ -160,16 +161,32 @@ class Journal:
     def begin_gap(self, utc_start: float, cause: str, detail: str = "") -> int:
         """Record that hearing ends, and why; the number is for `end_gap`."""
         number = next(self._ids["gaps"])
-        self._open_gaps[number] = utc_start, cause, detail
+        self._open_gaps[number] = number, utc_start, cause, detail
         self._put(utc_start, (WRITE_GAP, (number, utc_text(utc_start), None, cause, as_text(detail))))
         self.flush()
         return number
 
     def end_gap(self, number: int, utc_end: float, detail: str | None = None) -> bool:
         """Record that a gap is over; `detail` replaces what was known when it began."""
-        utc_start, cause, known = self._open_gaps.pop(number)
-        row = (number, utc_text(utc_start), utc_text(utc_end), cause, as_text(known if detail is None else detail))
+        row_id, utc_start, cause, known = self._open_gaps.pop(number)
+        utc_end = max(utc_start, utc_end)
+        row = (row_id, utc_text(utc_start), utc_text(utc_end), cause, as_text(known if detail is None else detail))
         self._put(utc_end, (WRITE_GAP, row))
+        return self.flush()
+
+    def clock_set(self, utc_before: float, utc_after: float) -> bool:
+        """The wall clock was set from one time to another: the gaps that go on end at the one and begin anew at the other.
+
+        Else they would be as long as the step. The number that `begin_gap` gave stays. Those of windows end where a window
+        does, by the time that it had.
+        """
+        for number, (row_id, utc_start, cause, detail) in list(self._open_gaps.items()):
+            if cause in CAUSES_OF_WINDOWS:
+                continue
+            ended = (row_id, utc_text(utc_start), utc_text(max(utc_start, utc_before)), cause, as_text(detail))
+            begun = (next(self._ids["gaps"]), utc_text(utc_after), None, cause, as_text(detail))
+            self._open_gaps[number] = begun[0], utc_after, cause, detail
+            self._put(utc_after, (WRITE_GAP, ended), (WRITE_GAP, begun))
         return self.flush()
 
     def write_health(self, health: Health) -> bool:
@@ -279,6 +296,7 @@ class Journal:
         while not self.flush() and time.monotonic() < deadline:
             self._next_try = 0.0
         if self.waiting:
+            self.lost_rows += self.waiting
             self._say(f"{self.path}: {self.waiting} rows could not be written ({self.fault}) and are lost")
         self._connection.close()
 

@@ -217,8 +217,8 @@ class Keeper:
             if least is None:
                 if newcomer is not None:
                     self.lost += 1
-                    limit = f"{self._keep_bytes:.3g} bytes of clips and {self._free_bytes:.3g} bytes free on the disk"
-                    self._in_trouble(f"the limits are {limit}, and no clip that is there may go")
+                    limits = f"--keep-gb {self._keep_bytes / 1e9:g} and --free-gb {self._free_bytes / 1e9:g}"
+                    self._in_trouble(f"there is no room within {limits}, and no clip that is there may go")
                 return False
             if least is newcomer:
                 self.passed_over += 1

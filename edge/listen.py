@@ -77,7 +77,9 @@ def main() -> int:
     # All that can be wrong with the arguments, before the record is touched.
     schedule = Schedule(args.schedule, args.latitude, args.longitude) if args.schedule else None
     sinks = made_sinks(args)
-    recordings = Recordings(Path(args.input), args.speed, args.channel) if is_file(args.input) else None
+    recordings = None
+    if is_file(args.input):
+        recordings = Recordings(Path(args.input), args.speed, args.channel, args.utc_offset)
     bundles = find(args.model)
 
     with contextlib.ExitStack() as first:
@@ -122,7 +124,7 @@ def main() -> int:
         except Exception as error:
             stop.why = f"ended by a fault: {error}"
             raise
-    return int(bool(recordings and recordings.faults))
+    return int(bool(recordings and recordings.faults) or bool(journal.lost_rows))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -139,7 +141,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="PATH",
         help="bundle, fold or run (all its folds); repeat it for an ensemble",
     )
-    add("-o", "--output", type=Path, default=RECORD, metavar="FOLDER", help="of the record; record beside listen.py")
+    add("-o", "--output", type=named, default=RECORD, metavar="FOLDER", help="of the record; record beside listen.py")
     add("--hop", type=float, metavar="SECONDS", help="from one window to the next; the model's")
     add("--threshold", type=float, metavar="P", help="least probability of a detection; the model's")
     add("--species", type=Path, metavar="FILE", help="the only species to report, a code a line")
@@ -161,6 +163,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--input", metavar="WHERE", help="a recording, a folder of them, or a stream (rtsp://, http://) instead")
     add("--speed", type=float, metavar="N", help="of recordings: 1 is real time (default), 0 as fast as it goes")
+    add(
+        "--utc-offset",
+        type=float,
+        metavar="HOURS",
+        help="of recorders whose names tell a local time, as -4 in Puerto Rico",
+    )
     add("--schedule", metavar="HOURS", help="day, night, dawn, dusk or 04:30-09:00 (UTC), and commas between; always")
     add("--latitude", type=float, metavar="DEGREES", help="north of the equator; for --schedule by the sun")
     add("--longitude", type=float, metavar="DEGREES", help="east of Greenwich")
@@ -170,7 +178,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--keep-gb", type=float, default=8.0, metavar="GB", help="all clips take at most this; %(default)g")
     add("--free-gb", type=float, default=1.0, metavar="GB", help="clips leave so much of the disk free; %(default)g")
     add("--privacy", type=Path, metavar="FILE", help="speech model: windows with speech, and beside it, are withheld")
-    add("--record", type=Path, metavar="FILE.wav", help="keep all that is heard, as float32 at the source's rate")
+    add(
+        "--record",
+        type=Path,
+        metavar="FILE.wav",
+        help="keep all that is heard, float32 at the source's rate; next, FILE-2.wav",
+    )
 
     add = parser.add_argument_group("where events are sent").add_argument
     add("--mqtt", metavar="HOST[:PORT]", help="MQTT broker; mqtts://HOST for TLS")
@@ -188,8 +201,11 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error("--model is needed: a bundle, a fold or a run that train.py wrote")
     if args.input and (args.device or args.sample_rate):
         parser.error("--device and --sample-rate are a microphone's: not with --input")
-    if args.speed is not None and not is_file(args.input):
-        parser.error("--speed is for recordings: with --input FILE or FOLDER")
+    for name in ("speed", "utc_offset"):
+        if getattr(args, name) is not None and not is_file(args.input):
+            parser.error(f"--{name.replace('_', '-')} is for recordings: with --input FILE or FOLDER")
+    if args.input == "":
+        parser.error("--input is empty: a variable that is not set?")
     args.speed = 1.0 if args.speed is None else args.speed
     for name in ("sample_rate", "hop", "duration", "threads", "keep_gb"):
         value = getattr(args, name)
@@ -210,8 +226,13 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
             parser.error(f"--record writes a .wav file, not {args.record.name}")
         if is_file(args.input) and args.record.resolve() == Path(args.input).resolve():
             parser.error("--record would overwrite --input")
-        if args.record.exists():
-            parser.error(f"--record {args.record}: is there already; name a new file")
+
+
+def named(text: str) -> Path:
+    """What -o takes."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: a variable that is not set?")
+    return Path(text)
 
 
 def channel(text: str) -> str | int:
@@ -267,6 +288,8 @@ def opened_speech(path: Path | None, predictor: Predictor) -> SpeechDetector | N
     from edge.privacy import SpeechDetector
 
     recipe = predictor.recipe
+    if not path.is_file():
+        raise UserError(f"--privacy {path}: no such file; python -m src.speech_model -o {path.name} makes it")
     if recipe.highpass_hz > SPEECH_HZ:
         raise UserError(
             f"--privacy: {predictor.name} hears nothing below {recipe.highpass_hz:g} Hz, too little of speech"
@@ -341,21 +364,24 @@ def say_what(predictor: Predictor, bundles: list[Bundle], args: argparse.Namespa
     """What is listened for, and where it is kept."""
     recipe = predictor.recipe
     log(f"{predictor.name}: {len(predictor.labels)} species in {recipe.window_seconds:g} s every {hop_seconds:g} s")
-    mean = predictor.threshold if args.threshold is None else args.threshold
-    each = " (one for each species)" if args.threshold is None and len(set(predictor.thresholds)) > 1 else ""
-    log(f"threshold {mean:.2f}{each}; record {args.output}")
+    least, most = min(predictor.thresholds), max(predictor.thresholds)
+    if args.threshold is not None:
+        least = most = args.threshold
+    each = f" to {most:.2f}, one for each species" if least < most else ""
+    log(f"threshold {least:.2f}{each}; record {args.output}")
     if args.threshold is None and any(bundle.threshold_source == "default" for bundle in bundles):
         log("the threshold is the unfitted default: run evaluate.py on the run, or choose one with --threshold")
 
 
 class Stop:
-    """An event that Ctrl-C and `kill` set, in place of ending the program where it stands; and why the listener ends."""
+    """An event that Ctrl-C, `kill` and a terminal that is closed set, in place of ending the program where it stands; and why."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
         self.why = "all was heard that was asked for"
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._set)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup has SIGHUP ignored, a script's & SIGINT
+                signal.signal(number, self._set)
 
     def _set(self, number: int, _: object) -> None:
         self.why = f"stopped by {signal.Signals(number).name}"

@@ -34,6 +34,7 @@ from edge.recorder import Recorder
 from edge.schedule import Schedule
 from edge.source import Heard, Source
 from edge.tables import Health
+from edge.terminal import forget
 from edge.watchdog import Watchdog
 from src.predictor import Predictor
 
@@ -81,6 +82,7 @@ class Listener:
         self.analysis = Analysis(
             predictor, threshold, hop_seconds, journal, self._meter, self._tell, keeper=keeper, speech=speech
         )
+        self._rate = predictor.recipe.sample_rate
         self._quiet_seconds = predictor.recipe.window_seconds  # after so long without a frame, what was heard is over
         self._source: Source | None = None
         self._frames = 0  # of the source, lost ones too
@@ -90,12 +92,13 @@ class Listener:
         self._outside: int | None = None  # the gap, outside the hours
         self._lines: deque[str] = deque(maxlen=MOST_LINES)
         self._remark = ""
-        self._slow_said = False
+        self._slow_said = self._low_said = False
+        self._sources = 0
 
     def run(self, stop: threading.Event, duration: float | None = None) -> None:
         """Listen until `stop` is set, the source ends or `duration` seconds were heard.
 
-        Raises UserError for what waiting does not mend, and when the recording takes no more.
+        Raises UserError for what waiting does not mend.
         """
         self._watchdog.ready()
         try:
@@ -116,11 +119,17 @@ class Listener:
             self._note(self._meter.take(time.time(), *self._totals()))
             self._print_lines()
 
+    @property
+    def _heard_of(self) -> str:
+        if self._source is None:
+            return "nothing"
+        return self._source.name if self._source.live or self._sources == 1 else f"{self._sources} recordings"
+
     def summary(self) -> str:
         """What was heard and answered, a line each."""
         analysis, keeper = self.analysis, self._keeper
         lines = [
-            f"listened to {self._source.name if self._source else 'nothing'} for {self._seconds:.1f} s",
+            f"listened to {self._heard_of} for {self._seconds:.1f} s",
             f"  samples received  {self.received}",
             f"  samples lost      {self._capture.lost}",
             f"  input overflows   {self._capture.overflows}",
@@ -147,6 +156,13 @@ class Listener:
             self._earlier_seconds = self._seconds
             self._source, self._frames, self._position = source, 0, heard.first_frame
             self._columns = Columns(source.sample_rate)
+            self._sources += 1
+            if source.sample_rate < self._rate and not self._low_said:
+                self._low_said = True
+                self._say(
+                    f"{source.name} has nothing above {source.sample_rate / 2000:g} kHz, and the model looks for birds up to "
+                    f"{self._rate / 2000:g} kHz: it will miss those that call higher"
+                )
         self._frames += heard.first_frame - self._position
         if duration is not None:
             left = round((duration - self._earlier_seconds) * source.sample_rate) - self._frames
@@ -181,7 +197,7 @@ class Listener:
         if self._outside is None:
             self.analysis.stop(padded=False)
             self._outside = self._journal.begin_gap(utc, SCHEDULE, self._schedule.text)
-            self._say(f"outside the hours ({self._schedule.text}): listening goes on at {self._next_change(utc)}")
+            self._say(f"outside the hours ({self._schedule.text}): listening goes on {self._next_change(utc)}")
         return False
 
     def _enter_hours(self, utc: float) -> None:
@@ -190,7 +206,8 @@ class Listener:
             self._outside = None
 
     def _next_change(self, utc: float) -> str:
-        return utc_text(self._schedule.next_change(utc))
+        change = self._schedule.next_change(utc)
+        return f"at {utc_text(change)}" if change is not None else "when they come again, which is in no week from now"
 
     def _look_around(self) -> None:
         """What is done in every round, and costs next to nothing."""
@@ -234,6 +251,13 @@ class Listener:
         self._lines.append(text if self._source.live else f"{text}  at {event.offset_seconds:.3f} s")
 
     def _print_lines(self) -> None:
-        if self._journal.flush():
+        if not self._journal.flush():
+            return
+        try:
             while self._lines:
                 print(self._lines.popleft(), flush=True)
+        except OSError as error:
+            self._say(
+                f"standard output takes no lines any more ({error.strerror}): events go on into the journal alone"
+            )
+            forget(sys.stdout)

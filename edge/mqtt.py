@@ -152,7 +152,7 @@ class MqttSink(Sink):
     """
 
     batch = UNDER_WAY
-    takes_state = True
+    shows = ("state", "health")
 
     def __init__(
         self, address: str, user: str | None = None, password: str | None = None, topic: str = "birdcall"

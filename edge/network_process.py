@@ -61,8 +61,10 @@ class NetworkProcess:
 
     def __call__(self, window: np.ndarray) -> np.ndarray:
         """The probabilities of a window."""
+        left = memoryview(np.ascontiguousarray(window, np.float32).tobytes())
         try:
-            self._process.stdin.write(np.ascontiguousarray(window, np.float32).tobytes())
+            while left:  # a signal cuts a write short
+                left = left[self._process.stdin.write(left) :]
         except OSError as error:
             raise UserError(f"--network {self._command}: has ended; its last words are above") from error
         return np.frombuffer(self._read(4 * self._labels, self._answer_seconds), np.float32)

@@ -89,8 +89,8 @@ async def serve(args: argparse.Namespace, zone: object, access: object, on_loopb
             f"--host {args.host} --port {args.port}: cannot be served on: {error.strerror}; choose another"
         ) from error
     server = HTTPServer(
-        make_application(Shared(args.folder, zone), access),
-        xheaders=on_loopback,  # who reaches loopback from afar does so through a proxy, which says who it is
+        make_application(Shared(args.folder, zone), access, behind_proxy=on_loopback),
+        xheaders=False,  # tornado would believe X-Real-Ip, which some proxies pass on as the browser sent it
         max_header_size=MOST_HEADER_BYTES,
         max_body_size=MOST_BODY_BYTES,
         idle_connection_timeout=IDLE_CONNECTION_SECONDS,

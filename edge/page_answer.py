@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import tornado.escape
+import tornado.netutil
 import tornado.web
 
 from edge.live import LiveReader, live_path
@@ -90,9 +91,25 @@ class Answer(tornado.web.RequestHandler):
     open_to_all = False
     _wait = 1  # seconds until this address may guess again
 
-    def initialize(self, shared: Shared, access: Access) -> None:
+    def initialize(self, shared: Shared, access: Access, behind_proxy: bool) -> None:
         self.shared = shared
         self.access = access
+        self._behind_proxy = behind_proxy
+
+    @property
+    def client(self) -> str:
+        """The address that asks; of a proxy on this machine, who it says asked it, which is the last that it added."""
+        said = self._of_proxy("X-Forwarded-For")
+        return said if tornado.netutil.is_valid_ip(said) else self.request.remote_ip
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Does the browser speak HTTPS, to the proxy on this machine?"""
+        return self.request.protocol == "https" or self._of_proxy("X-Forwarded-Proto") == "https"
+
+    def _of_proxy(self, header: str) -> str:
+        """The last value of a header, for whoever wrote those before it may have been the browser; "" without a proxy."""
+        return self.request.headers.get(header, "").rsplit(",", 1)[-1].strip() if self._behind_proxy else ""
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -120,10 +137,10 @@ class Answer(tornado.web.RequestHandler):
 
     def try_password(self, guess: str) -> Verdict:
         """Is it the password? A wrong one makes the address wait before its next guess, and is logged."""
-        verdict = self.access.try_password(self.request.remote_ip, guess)
+        verdict = self.access.try_password(self.client, guess)
         self._wait = max(1, round(verdict.wait))
         if not (verdict.wait or verdict.admitted):
-            LOG.warning("wrong password from %s", self.request.remote_ip)
+            LOG.warning("wrong password from %s", self.client)
         return verdict
 
     async def get(self, *_: str) -> None:

@@ -20,10 +20,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from edge.tables import NO_FRAMES, NO_MICROPHONE, NOT_RUNNING, SCHEDULE, STOPPED, ZEROS, read_only, utc_text
+from edge.tables import (
+    CLOCK,
+    NO_FRAMES,
+    NO_MICROPHONE,
+    NOT_RECORDED,
+    NOT_RUNNING,
+    SCHEDULE,
+    STOPPED,
+    ZEROS,
+    read_only,
+    utc_text,
+)
 from src.errors import UserError
 
-NOT_LISTENING = (NO_MICROPHONE, STOPPED, NO_FRAMES, ZEROS, NOT_RUNNING, SCHEDULE)  # the gaps in which it heard nothing
+# The gaps of which the record cannot know birds: nothing was heard, or nothing of it could be written.
+NOT_LISTENING = (NO_MICROPHONE, STOPPED, NO_FRAMES, ZEROS, NOT_RUNNING, SCHEDULE, CLOCK, NOT_RECORDED)
 EVENT = "id, utc_start, utc_end, species, probability, windows, closed, clip"
 HEALTH = "utc level_dbfs peak_dbfs clipped_share zero_share received lost overflows analysed dropped withheld"
 HEALTH += " latency_p50_s latency_p95_s disk_free_bytes clips_bytes clips_lost temperature_c resident_bytes cpu_share"

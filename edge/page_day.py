@@ -50,7 +50,7 @@ class Day:
         begin = until if first is None else max(begin, first)
         self.listened = listened(record.zone, begin, until, [span(gap, until) for gap in gaps if is_deaf(gap)])
         missed = [span(gap, until) for gap in gaps if is_deaf(gap) and gap["cause"] != SCHEDULE]
-        missed = [(start, stop) for start, stop in missed if stop > begin]
+        missed = [(start, stop) for start, stop in missed if stop > begin and stop > start]
         self.missed = (round(sum(stop - start for start, stop in merged(missed, begin)), 1), len(missed))
 
     def as_json(self) -> dict:
@@ -59,7 +59,7 @@ class Day:
 
 
 def is_deaf(gap: dict) -> bool:
-    """Was nothing heard in this gap? In the others it was heard, and not analysed or not kept."""
+    """Does the record know of no bird in this gap? In the others windows were left out, or samples lost."""
     return gap["cause"] in NOT_LISTENING
 
 

@@ -44,9 +44,9 @@ CLIP_BYTES = 1 << 16
 LARGEST_ID = 2**63 - 1  # of SQLite
 
 
-def make_application(shared: Shared, access: Access) -> tornado.web.Application:
-    """The page's addresses and their handlers."""
-    common = {"shared": shared, "access": access}
+def make_application(shared: Shared, access: Access, behind_proxy: bool = False) -> tornado.web.Application:
+    """The page's addresses and their handlers. behind_proxy: believe the last word of X-Forwarded-For and -Proto"""
+    common = {"shared": shared, "access": access, "behind_proxy": behind_proxy}
     routes = [
         (r"/", Home),
         (r"/static/([a-z0-9_.-]+)", StaticFile),
@@ -70,6 +70,9 @@ class Home(Answer):
     """The page, or the form."""
 
     open_to_all = True
+
+    async def head(self) -> None:
+        await self.get()
 
     async def get(self) -> None:
         if self.is_admitted():
@@ -102,7 +105,7 @@ class Login(Answer):
         elif not verdict.admitted:
             self.send_form(401, "That is not the password.")
         else:
-            secure = self.request.protocol == "https"  # as the reverse proxy says
+            secure = self.is_encrypted
             self.set_signed_cookie(
                 COOKIE, "1", expires_days=COOKIE_DAYS, httponly=True, samesite="Lax", secure=secure, path="/"
             )

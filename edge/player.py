@@ -1,6 +1,6 @@
 """Recordings played as if they were heard, a file or a folder of them, one after the other.
 
-recordings = Recordings(Path("forest"), speed=0)
+recordings = Recordings(Path("forest"), speed=0, utc_offset_hours=-4)
 player = recordings.next()               # a FilePlayer; None after the last
 heard = player.read()                    # the next block, once it is due; None at the end of the file
 recordings.faults                        # a sentence for each file that was broken, which was named and skipped
@@ -17,6 +17,7 @@ from edge.source import MEAN, POLL_SECONDS, Heard, select
 from src.audio import BLOCK_SECONDS, AudioError, AudioFile
 from src.errors import UserError
 from src.recording_files import find
+from src.recording_time import as_utc, began
 
 
 class FilePlayer:
@@ -105,10 +106,17 @@ class Recordings:
     speed, channel: as of FilePlayer
     faults: a sentence for each that could not be played, or not to its end
 
-    The time of each goes on where that of the one before ended. Raises UserError where there is nothing to play.
+    utc_offset_hours: how far clocks of an unknown zone were before UTC (src/recording_time.py)
+
+    The time of each is that at which it was recorded, if its header or its name tells it in UTC. Else it is the time of
+    playing: that of the first begins now, that of each other where the one before ended. Raises UserError where there is
+    nothing to play.
     """
 
-    def __init__(self, path: Path, speed: float, channel: str | int = MEAN) -> None:
+    def __init__(
+        self, path: Path, speed: float, channel: str | int = MEAN, utc_offset_hours: float | None = None
+    ) -> None:
+        self._utc_offset_hours = utc_offset_hours
         self._speed = speed
         self._channel = channel
         self._alone = not path.is_dir()
@@ -125,17 +133,22 @@ class Recordings:
             if len(self.faults) == len(found):
                 raise UserError(f"{path}: there is no recording to play in this folder")
         self._player: FilePlayer | None = None
+        self._is_dated = False  # of the player: by the recording itself
+        self._follows_utc: float | None = None  # when the next one that is not dated begins; None: now
 
     def next(self) -> FilePlayer | None:
         """Begin to play the next one that can be played; None after the last."""
-        begins_utc = None
         if self._player:
-            begins_utc = self._player.end_utc
+            if not self._is_dated:
+                self._follows_utc = self._player.end_utc
             if self._player.fault:
                 self._skip(f"{self._player.path}: {self._player.fault}")
         self._player = None
         for path in self._paths:
             try:
+                recorded = as_utc(began(path), self._utc_offset_hours)
+                self._is_dated = recorded is not None
+                begins_utc = recorded.timestamp() if recorded else self._follows_utc
                 self._player = FilePlayer(path, self._speed, self._channel, begins_utc)
             except UserError as error:
                 if self._alone:

@@ -73,13 +73,13 @@ class Sink:
     name: the sink's row in `published`; no secrets, and the same for the same sink after years
     title: what the log calls it
     batch: events given to `send` at once
-    takes_state: is `show` called
+    shows: what `show` is called for, of "state" and "health"
     """
 
     name: str
     title: str
     batch = 1
-    takes_state = False
+    shows: Sequence[str] = ()
 
     def open(self) -> None:
         """Connect, where there is something to connect to."""
@@ -291,14 +291,14 @@ class Publisher(threading.Thread):
         finally:
             outbox.save()
         sent, more = bool(events), len(events) == self._sink.batch
-        if self._sink.takes_state and not more:
-            if sent or time.monotonic() >= self._state_due:
+        if not more:
+            if "state" in self._sink.shows and (sent or time.monotonic() >= self._state_due):
                 self._state_due = time.monotonic() + STATE_SECONDS
                 state = outbox.state()
                 if state != self._state:
                     self._sink.show("state", state)
                     self._state, sent = state, True
-            health = outbox.health()
+            health = outbox.health() if "health" in self._sink.shows else None
             if health:
                 self._sink.show("health", health)
                 outbox.acknowledge_health(health["id"])

@@ -4,11 +4,13 @@
         recorder.hear(capture.read())
 
 A source that was opened anew begins another file, heard-2.wav: it may have another rate, and nobody wants the silence of
-a week without a microphone on a disk.
+a week without a microphone on a disk. So does a listener that is started anew; no file is ever written over.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sys
 from pathlib import Path
 
@@ -22,7 +24,9 @@ WAV_BYTES = 2**32 - 2**16  # a WAV file counts its bytes in 32 bits; 9 hours of 
 
 
 class Recorder:
-    """Float32 WAV files that are written while listening. Raises UserError where they cannot be written.
+    """Float32 WAV files that are written while listening. Raises UserError where none can be made at the start.
+
+    Later, on a full disk, listening goes on unrecorded until the next file begins.
 
     sample_rate, channels: of the first file, if they are known before anything was heard
     paths: the files so far
@@ -37,7 +41,8 @@ class Recorder:
         self._room = 0  # frames
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch()  # a fault is said now, and not when the first bird sings
+            self._first = self._free()
+            self._first.touch()  # a fault is said now, and not when the first bird sings
         except OSError as error:
             raise UserError(f"{self.path}: the recording cannot be made: {error}") from error
         if sample_rate and channels:
@@ -49,7 +54,7 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         self._end()
         if not self.paths:
-            self.path.unlink()
+            self._first.unlink()
 
     def hear(self, heard: Heard) -> None:
         """Append what was heard, after silence for what was lost before it; another source begins another file."""
@@ -76,21 +81,31 @@ class Recorder:
                 self._file.write(silence)
                 lost_before -= len(silence)
             self._file.write(frames)
-        except (RuntimeError, AssertionError) as error:  # soundfile asserts that all frames were written
-            raise UserError(f"{self.paths[-1]}: the recording takes no more audio; is the disk full?") from error
+        except (RuntimeError, AssertionError):  # soundfile asserts that all frames were written
+            print(
+                f"{self.paths[-1]}: takes no more audio, is the disk full? listening goes on unrecorded",
+                file=sys.stderr,
+            )
+            self._end()
 
     def _begin(self, sample_rate: int, channels: int) -> None:
         self._end()
-        number = len(self.paths) + 1
-        path = self.path if number == 1 else self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}")
+        path = self._free() if self.paths else self._first
         try:
             self._file = soundfile.SoundFile(path, "w", sample_rate, channels, "FLOAT", format="WAV")
         except (OSError, soundfile.LibsndfileError) as error:
-            raise UserError(f"{path}: the recording cannot be made: {error}") from error
+            print(f"{path}: cannot be made ({error}); listening goes on unrecorded", file=sys.stderr)
+            return
         self.paths.append(path)
         self._room = WAV_BYTES // (4 * channels)
 
+    def _free(self) -> Path:
+        """The first of heard.wav, heard-2.wav, ... that is not there."""
+        names = (f"{self.path.stem}-{number}{self.path.suffix}" for number in itertools.count(2))
+        return next(path for path in itertools.chain([self.path], map(self.path.with_name, names)) if not path.exists())
+
     def _end(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(RuntimeError):  # a full disk, once more
+                file.close()

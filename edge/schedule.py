@@ -53,14 +53,14 @@ class Schedule:
         """Whether to listen at a time in seconds since 1970."""
         return self._at(_minute(utc))
 
-    def next_change(self, utc: float) -> float:
-        """When `listening` is next another than at `utc`, in seconds since 1970; where it stays so for a week, a week after."""
+    def next_change(self, utc: float) -> float | None:
+        """When `listening` is next another than at `utc`, in seconds since 1970; None: not within a week."""
         now = _minute(utc)
         state = self._at(now)
         minute = now + 1
         while minute < now + WEEK and self._at(minute) == state:
             minute += 1
-        return minute * 60.0
+        return minute * 60.0 if minute < now + WEEK else None
 
     def _at(self, minute: int) -> bool:
         day, of_day = divmod(minute, DAY)

@@ -80,11 +80,12 @@ OVERRUN = "overrun"  # the ring or PortAudio lost frames; detail: how many
 DROPPED_WINDOWS = "dropped windows"  # the model is slower than the hop
 SCHEDULE = "schedule"  # outside the hours asked for
 NOT_RUNNING = "not running"  # from the last sign of life of the process before to the start of this one
-CLOCK = "clock"  # the wall clock was set; detail: by how much
+CLOCK = "clock"  # the wall clock was set forward, over times that nothing is recorded of, or back; detail: by how much
 PRIVACY = "privacy"  # somebody spoke
 NOT_RECORDED = "not recorded"  # it listened, but the journal could not be written for longer than memory holds rows
 CAUSES = (NO_MICROPHONE, STOPPED, NO_FRAMES, ZEROS, OVERRUN, DROPPED_WINDOWS, SCHEDULE, NOT_RUNNING, CLOCK, PRIVACY)
 CAUSES += (NOT_RECORDED,)
+CAUSES_OF_WINDOWS = (DROPPED_WINDOWS, PRIVACY)  # such gaps begin and end with windows; the others with what was heard
 
 
 @dataclass(frozen=True)

@@ -5,24 +5,26 @@ python edge/try_bundle.py runs/b0/fold0        # prints the species there are an
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.errors import UserError, run_script
+from src.errors import run_script
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
-        raise UserError("give one bundle, fold or run: python edge/try_bundle.py runs/b0/fold0")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, help="a bundle, a fold or a run")
+    args = parser.parse_args()
     import numpy as np
 
     from src.bundle import find
     from src.predictor import Predictor
 
-    predictor = Predictor(find([Path(sys.argv[1])]))
+    predictor = Predictor(find([args.bundle]))
     silence = np.zeros((1, predictor.recipe.window_samples), np.float32)
     predictor.probabilities(silence)  # the first answer takes longer
     began = time.perf_counter()

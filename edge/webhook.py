@@ -1,12 +1,12 @@
-"""Events to a web address: an HTTP POST of JSON for each, as edge/publishing.py describes it.
+"""Events and health to a web address: an HTTP POST of JSON for each, as edge/publishing.py describes it.
 
     sink = WebhookSink("https://example.org/birds?key=...", say)
 
-Any 2xx is an acknowledgement. No connection, no answer for ten seconds, 5xx, and what is about the address, the key or the
-hour and not about this event (3xx, 401, 403, 404, 407, 408, 425, 429) is tried again until it works. Another 4xx says that
-this very event will never be taken: it is passed over, and the log says so once, until one is taken again. Redirects are
-not followed, since a POST that is redirected arrives as a GET without its event. Certificates are checked; $SSL_CERT_FILE
-names the file of one's own authority.
+`kind` says which it is, "event" or "health". Any 2xx is an acknowledgement. No connection, no answer for ten seconds, 5xx,
+and what is about the address, the key or the hour and not about this event (3xx, 401, 403, 404, 407, 408, 425, 429) is
+tried again until it works. Another 4xx says that this very event will never be taken: it is passed over, and the log says
+so once, until one is taken again. Redirects are not followed, since a POST that is redirected arrives as a GET without its
+event. Certificates are checked; $SSL_CERT_FILE names the file of one's own authority.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class WebhookSink(Sink):
     Raises UserError for what is no http or https address.
     """
 
+    shows = ("health",)
+
     def __init__(self, url: str, say: Callable[[str], None], timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         try:
             parts = urllib.parse.urlsplit(url)
@@ -75,22 +77,27 @@ class WebhookSink(Sink):
     def send(self, events: Sequence[dict[str, Any]]) -> Iterator[int]:
         """POST each event; see Sink."""
         for event in events:
-            self._post(event)
+            self._post("event", event)
             yield event["id"]
 
-    def _post(self, event: dict[str, Any]) -> None:
-        request = urllib.request.Request(self._url, json.dumps(event).encode(), self._headers, method="POST")
+    def show(self, what: str, values: dict[str, Any]) -> None:
+        """POST a health line."""
+        self._post(what, values)
+
+    def _post(self, kind: str, values: dict[str, Any]) -> None:
+        content = json.dumps({"kind": kind, **values}).encode()
+        request = urllib.request.Request(self._url, content, self._headers, method="POST")
         try:
             self._opener.open(request, timeout=self._timeout_seconds).close()
         except urllib.error.HTTPError as error:
             error.close()
-            self._answered(error.code, error.reason, event)
+            self._answered(error.code, error.reason, f"{kind} {values['id']}")
             return
         except (OSError, http.client.HTTPException) as error:
             raise SinkError(f"no answer ({_reason(error)})") from error
         self._passed_over = False
 
-    def _answered(self, status: int, reason: str, event: dict[str, Any]) -> None:
+    def _answered(self, status: int, reason: str, what: str) -> None:
         """Pass an answer that is no success on, or over it. Raises SinkError."""
         answer = f"answers {status} {reason}".strip()
         if 300 <= status < 400:
@@ -100,7 +107,7 @@ class WebhookSink(Sink):
         if status in NOT_NOW or not 400 <= status < 500:
             raise SinkError(answer)
         if not self._passed_over:
-            self._say(f"{self.title}: {answer} to event {event['id']}: such events are passed over")
+            self._say(f"{self.title}: {answer} to {what}: it is passed over, as all that are answered so")
         self._passed_over = True
 
 

@@ -7,6 +7,7 @@ Each stage is the command a user would type, and is printed. Writes submissions/
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import subprocess
 import sys
@@ -36,6 +37,7 @@ STAGES = {
 
 def main() -> int:
     """Run the stages, then print what came out."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     seconds = {}
     for name, arguments in STAGES.items():
         print(f"\n$ python {arguments}", flush=True)

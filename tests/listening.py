@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Listening:
     folder: is its working folder, and has its record; TensorFlow and the other training libraries cannot be imported
     python_path: a folder whose modules come before all others; its module `prelude` is imported first of all
     record: of the listener; FOLDER/record, if not given
+    prefix: a command that starts it, as nohup; stdout: where its lines go instead of `out`
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class Listening:
         env: dict[str, str] | None = None,
         python_path: str = "",
         record: Path | None = None,
+        prefix: Sequence[str] = (),
+        stdout: int = subprocess.PIPE,
     ) -> None:
         blocker = folder / "blocker"
-        blocker.mkdir(exist_ok=True)
+        blocker.mkdir(exist_ok=True, parents=True)
         (blocker / "sitecustomize.py").write_text(
             "import sys\n"
             "class Blocker:\n"
@@ -59,14 +62,14 @@ class Listening:
         self.env.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
         self.record = record or folder / "record"
         self.journal = self.record / "journal.sqlite"
-        command = [sys.executable, ROOT / "edge/listen.py", "-o", self.record, *arguments]
+        command = [*prefix, sys.executable, ROOT / "edge/listen.py", "-o", self.record, *arguments]
         self._err = folder / "err"
         with open(self._err, "w") as err:
             self.process = subprocess.Popen(
                 [str(part) for part in command],
                 env=self.env,
                 cwd=folder,
-                stdout=subprocess.PIPE,
+                stdout=stdout,
                 stderr=err,
                 text=True,
             )
@@ -114,7 +117,7 @@ class Listening:
         except subprocess.TimeoutExpired:
             self.process.kill()
             pytest.fail(f"still running after {timeout} s\n{self.err}")
-        self.out = (self.first_line + rest).splitlines()
+        self.out = (self.first_line + (rest or "")).splitlines()
         return self.process.returncode
 
     def count(self, what: str) -> int:

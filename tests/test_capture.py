@@ -6,11 +6,13 @@ killed, stopped and suspended, the journal. With the fake time hours pass at onc
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -429,13 +431,69 @@ def test_when_a_fake_wall_clock_is_set_that_is_in_the_journal_and_the_dates_of_f
         assert date_of_the_last() == pytest.approx(fake_time.time(), abs=0.1)
         cause, start, end, detail = fake_ear.gaps()[-1]
         assert (cause, detail) == ("clock", said)
-        assert start == end == pytest.approx(fake_time.time(), abs=0.1)
+        assert end == pytest.approx(fake_time.time(), abs=0.1)
+        assert end - start == pytest.approx(max(step, 0), abs=0.1)  # nothing is recorded of what was leapt over
         hours_of(fake_ear, fake_time, 0.01)
         assert date_of_the_last() == pytest.approx(fake_time.time(), abs=0.1)
     for _ in range(1000):  # as NTP slews it, by 500 ppm
         fake_time.wall += 0.05 * 500e-6
         assert date_of_the_last() == pytest.approx(fake_time.time(), abs=0.1)
     assert len(fake_ear.gaps()) == 2
+
+
+@pytest.mark.parametrize("step", [3 * 3600, -3 * 3600])
+def test_gaps_that_go_on_while_a_fake_wall_clock_is_set_are_as_long_as_they_were_and_end_after_they_began(
+    tmp_path, fake_time, step
+):
+    there = []
+
+    def open_source() -> Source:
+        if not there:
+            raise SourceLostError("no microphone", "there is none")
+        return FakeMicrophone(fake_time)
+
+    with Ear(tmp_path, open_source) as ear:
+        hours_of(ear, fake_time, 1 / 60)
+        fake_time.wall += step
+        hours_of(ear, fake_time, 1 / 60)
+        there.append(True)
+        hours_of(ear, fake_time, 1 / 60)
+        absences = ear.gaps("no microphone")
+    assert [end - start for _, start, end, _ in absences] == pytest.approx([60, 60], abs=5)
+    assert absences[1][1] - absences[0][2] == pytest.approx(step, abs=1)
+    assert any(said.startswith("heard again after 12") for said in ear.said)
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+def test_zeros_that_go_on_while_a_fake_wall_clock_is_set_are_two_gaps_one_of_each_time(tmp_path, fake_time, step):
+    class Mute(FakeMicrophone):
+        def read(self) -> Heard:
+            heard = super().read()
+            return Heard(heard.first_frame, np.zeros_like(heard.frames), self)
+
+    with Ear(tmp_path, lambda: Mute(fake_time), zero_seconds=10.0) as ear:
+        hours_of(ear, fake_time, 1 / 60)
+        fake_time.wall += step
+        hours_of(ear, fake_time, 1 / 60)
+    zeros = ear.gaps("zeros")
+    assert [end - start for _, start, end, _ in zeros] == pytest.approx([60, 60], abs=1)
+
+
+def test_a_fake_system_that_is_short_of_descriptors_for_a_while_does_not_end_the_listening(tmp_path, fake_time):
+    tries = []
+
+    def open_source() -> Source:
+        tries.append(fake_time.now)
+        if len(tries) < 4:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return FakeMicrophone(fake_time)
+
+    with Ear(tmp_path, open_source) as ear:
+        hours_of(ear, fake_time, 1 / 60)
+        assert ear.heard and len(tries) == 4
+        ((cause, start, end, _),) = ear.gaps()
+    assert cause == "no microphone" and end - start == pytest.approx(3.5, abs=0.5)
+    assert "Too many open files" in ear.said[0]
 
 
 # Recordings.
@@ -529,3 +587,45 @@ def test_a_recording_that_cannot_be_made_is_refused_before_anything_is_heard_and
     with Recorder(tmp_path / "heard.wav"):
         pass
     assert not (tmp_path / "heard.wav").exists()
+
+
+def test_what_was_recorded_before_is_not_written_over_by_a_listener_that_starts_again(tmp_path):
+    for number in range(3):
+        with Recorder(tmp_path / "heard.wav", 1000, 1) as recorder:
+            recorder.write(np.full((10, 1), number / 4, np.float32))
+    for number, name in enumerate(["heard.wav", "heard-2.wav", "heard-3.wav"]):
+        assert soundfile.read(tmp_path / name)[0][0] == number / 4
+
+
+def test_where_the_disk_is_full_listening_goes_on_unrecorded_and_says_so(small_disk, capsys):
+    with Recorder(small_disk / "heard.wav", 32000, 1) as recorder:
+        for _ in range(40):
+            recorder.write(np.zeros((32000, 1), np.float32))
+    assert capsys.readouterr().err.count("listening goes on unrecorded") == 1
+    assert (small_disk / "heard.wav").stat().st_size > 1e6
+
+
+@pytest.mark.parametrize(
+    ("names", "offset", "starts"),
+    [
+        (["20230514_043000.wav", "20230514_053000.wav"], None, ["2023-05-14T04:30", "2023-05-14T05:30"]),
+        (["SMU01_20230514_043000.wav"], -4, ["2023-05-14T08:30"]),
+        (["SMU01_20230514_043000.wav"], None, ["now"]),
+        (["a.wav", "20230514_043000.wav", "b.wav"], None, ["2023-05-14T04:30", "now", "now + 3 s"]),
+    ],
+)
+def test_a_recording_has_the_time_at_which_it_was_recorded_if_it_tells_it_and_else_that_of_playing(
+    tmp_path, names, offset, starts
+):
+    for name in names:
+        soundfile.write(tmp_path / name, np.zeros(3000), 1000)
+    now = time.time()
+    known = {"now": now, "now + 3 s": now + 3}
+    recordings = Recordings(tmp_path, speed=0, utc_offset_hours=offset)
+    for start in starts:
+        player = recordings.next()
+        expected = known.get(start) or datetime.fromisoformat(start).replace(tzinfo=timezone.utc).timestamp()
+        assert player.utc(0) == pytest.approx(expected, abs=1)
+        while player.read():
+            pass
+    assert recordings.next() is None

@@ -26,6 +26,7 @@ from edge import journal as journal_module
 from edge.events import EventMerger
 from edge.journal import (
     CLOCK,
+    DROPPED_WINDOWS,
     NO_FRAMES,
     NOT_RECORDED,
     NOT_RUNNING,
@@ -457,6 +458,19 @@ def test_a_reader_sees_what_is_acknowledged_at_once_and_can_change_nothing(path)
     with pytest.raises(UserError, match="no journal there"):
         read_only(path.with_name("nosuch.sqlite"))
     assert not path.with_name("nosuch.sqlite").exists()
+
+
+def test_gaps_that_go_on_when_the_clock_is_set_end_at_the_old_time_and_begin_at_the_new_those_of_windows_stay(path):
+    with Journal(path) as journal:
+        hung, dropped = journal.begin_gap(UTC, NO_FRAMES, "hung"), journal.begin_gap(UTC, DROPPED_WINDOWS)
+        assert journal.clock_set(UTC + 10, UTC - 90)
+        assert journal.end_gap(hung, UTC - 80) and journal.end_gap(dropped, UTC + 5)
+    found = [(row["cause"], row["utc_start"], row["utc_end"], row["detail"]) for row in rows(path, "gaps")]
+    assert found == [
+        (NO_FRAMES, utc_text(UTC), utc_text(UTC + 10), "hung"),
+        (DROPPED_WINDOWS, utc_text(UTC), utc_text(UTC + 5), ""),
+        (NO_FRAMES, utc_text(UTC - 90), utc_text(UTC - 80), "hung"),
+    ]
 
 
 def exported(path: Path, *options: object) -> list[dict]:

@@ -8,6 +8,7 @@ What goes wrong in a forest is in test_listen_faults.py.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -15,12 +16,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from conftest import tone
 from listening import Listening, length, read_journal, song
 
 from edge.capture import Capture
@@ -185,6 +188,53 @@ def test_duration_stops_after_so_much_audio_and_record_keeps_just_that(tmp_path,
     assert_same_detections(listening.rows(), detections_of_predict_file(tone_bundle, record, HOP))
 
 
+@pytest.mark.parametrize("gone", ["its reader", "the room on its disk"])
+def test_without_a_standard_output_it_goes_on_and_says_so_once(tmp_path, tone_bundle, song_file, gone):
+    options = ["--input", song_file, "--speed", 0, "--hop", HOP]
+    whole = Listening(tmp_path / "whole", "--model", tone_bundle.folder, *options)
+    if gone == "its reader":
+        reader, out = os.pipe()
+        os.close(reader)
+    else:
+        out = os.open("/dev/full", os.O_WRONLY)
+    listening = Listening(tmp_path, "--model", tone_bundle.folder, *options, stdout=out)
+    os.close(out)
+    assert listening.wait() == whole.wait() == 0, listening.err
+    assert listening.err.count("standard output takes no lines any more") == 1
+    assert_same_detections(listening.rows(), detections_of_predict_file(tone_bundle, song_file, HOP))
+    assert len(listening.rows("events")) == len(whole.rows("events")) > 1
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_is_closed_ends_it_as_kill_does_but_not_under_nohup(tmp_path, tone_bundle, song_file, ignored):
+    options = ["--model", tone_bundle.folder, "--input", song_file, "--speed", 4]
+    listening = Listening(tmp_path, *options, prefix=["nohup"] if ignored else [])
+    listening.wait_until_it_listens()
+    listening.wait_for(listening.rows)
+    listening.signal(signal.SIGHUP)
+    assert listening.wait() == 0, listening.err
+    (gap,) = listening.gaps("not running")
+    assert gap["detail"] == ("all was heard that was asked for" if ignored else "stopped by SIGHUP")
+
+
+def test_rows_that_could_not_be_written_in_the_end_make_the_status_1(tmp_path, tone_bundle, song_file):
+    listening = Listening(tmp_path, "--model", tone_bundle.folder, "--input", song_file, "--speed", 8)
+    listening.wait_for(lambda: listening.journal.exists() and "threshold" in listening.err)
+    with closing(sqlite3.connect(listening.journal, isolation_level=None, timeout=10)) as other:
+        other.execute("begin immediate")
+        assert listening.wait() == 1
+    assert "rows could not be written (database is locked) and are lost" in listening.err
+
+
+def test_a_recording_at_a_low_rate_is_heard_and_what_it_lacks_is_said(tmp_path, tone_bundle):
+    soundfile.write(tmp_path / "low.wav", tone(12, 8000, "low"), 8000)
+    options = ["--input", tmp_path / "low.wav", "--speed", 0]
+    listening = Listening(tmp_path, "--model", tone_bundle.folder, *options)
+    assert listening.wait() == 0, listening.err
+    assert "low.wav has nothing above 4 kHz, and the model looks for birds up to 16 kHz" in listening.err
+    assert {row["species"] for row in listening.rows()} == {"low"}
+
+
 def test_threshold_is_the_least_probability_of_a_detection(tmp_path, tone_bundle, song_file):
     options = ["--input", song_file, "--speed", 0, "--hop", HOP, "--threshold", 0.99]
     listening = Listening(tmp_path, "--model", tone_bundle.folder.parent, *options)  # a fold stands for its bundle
@@ -203,7 +253,7 @@ def test_each_species_has_the_bundle_s_own_threshold(tmp_path, tone_bundle, song
     listening = Listening(tmp_path, "--model", folder, "--input", song_file, "--speed", 0, "--hop", HOP)
     assert listening.wait() == 0, listening.err
     assert {row["species"] for row in listening.rows()} == {"mid"}
-    assert "threshold 0.50 (one for each species)" in listening.err
+    assert "one for each species" in listening.err
 
 
 def test_only_the_species_of_a_list_are_reported(tmp_path, tone_bundle, song_file):

@@ -104,6 +104,26 @@ def test_who_guesses_waits_longer_and_longer_and_the_right_guess_is_not_heard_me
     assert guarded.said.count("wrong password from 192.0.2.2") == 3
 
 
+def test_who_guesses_is_who_the_proxy_says_and_not_who_the_browser_says(guarded):
+    """Caddy passes X-Real-Ip on as it came, and puts the address that it saw at the end of X-Forwarded-For."""
+    said = [
+        guarded.ask(
+            "/api/day",
+            Authorization=secret("wrong"),
+            X_Real_Ip=f"198.51.100.{number}",
+            X_Forwarded_For=f"203.0.113.{number}, 192.0.2.9",
+        ).status
+        for number in range(4)
+    ]
+    assert said == [401, 401, 401, 429]
+    assert guarded.said.count("wrong password from 192.0.2.9") == 3
+
+
+def test_a_monitor_that_asks_for_the_head_only_is_answered(anyone):
+    answer = anyone.ask("/", "HEAD")
+    assert answer.status == 200 and answer.body == b""
+
+
 def test_waiting_is_by_address_doubles_up_to_a_minute_and_ends_with_the_right_password():
     access = Access(PASSWORD, set())
     waits, now = [], 0.0

@@ -16,7 +16,17 @@ from edge.page_day import Day
 from edge.page_feed import Feed, Viewer
 from edge.page_files import PAGE
 from edge.page_status import Sound, status
-from edge.tables import DROPPED_WINDOWS, NO_MICROPHONE, NOT_RUNNING, SCHEDULE, STOPPED, ZEROS, utc_text
+from edge.tables import (
+    CLOCK,
+    DROPPED_WINDOWS,
+    NO_MICROPHONE,
+    NOT_RECORDED,
+    NOT_RUNNING,
+    SCHEDULE,
+    STOPPED,
+    ZEROS,
+    utc_text,
+)
 
 pytest_plugins = ["page_fixtures"]
 
@@ -46,6 +56,31 @@ def test_events_are_counted_by_the_hours_of_the_page_s_zone(folder, listener):
     day.update(record)
     assert sum(day.hours["stejay"]) == 1 and day.hours["stejay"][11] == 1 and sum(day.hours["amerob"]) == 4
     record.close()
+
+
+def test_a_power_cut_of_a_box_whose_clock_stood_still_meanwhile_was_not_listened_to(listener, record):
+    """It boots with the time of its last shutdown, and the network tells it the true one later."""
+    for minute in range(1, 360):
+        listener.feel(utc("2026-11-25T00:00:00") + 60 * minute)
+    journal = listener.journal
+    journal.resume(utc("2026-11-25T05:50:00"))
+    before, after = utc("2026-11-25T05:50:30"), utc("2026-11-25T09:00:00")
+    journal.clock_set(before, after)
+    listener.gap(CLOCK, before, after)
+    record.refresh()
+    day = Day(record, date(2026, 11, 25))
+    day.update_listened(record, utc("2026-11-25T12:00:00"))
+    assert day.listened[:12] == [1.0] * 5 + [pytest.approx(0.84, abs=0.01)] + [0.0] * 3 + [1.0] * 3
+    assert day.missed == (pytest.approx(3 * 3600 + 570), 1)
+
+
+def test_hours_of_which_nothing_could_be_recorded_are_not_hours_without_birds(listener, record):
+    listener.feel(utc("2026-11-25T00:01:00"))
+    listener.gap(NOT_RECORDED, utc("2026-11-25T02:00:00"), utc("2026-11-25T07:00:00"))
+    record.refresh()
+    day = Day(record, date(2026, 11, 25))
+    day.update_listened(record, utc("2026-11-25T12:00:00"))
+    assert day.listened[:12] == [1.0] * 2 + [0.0] * 5 + [1.0] * 5 and day.missed == (5 * 3600, 1)
 
 
 def test_hours_that_were_not_listened_to_are_told_from_hours_without_birds(listener, record):

@@ -569,6 +569,17 @@ def test_each_event_is_posted_as_json_in_order(record, publish):
         assert server.headers["Authorization"] == "Basic YmlyZHM6c2VAY3JldA=="
 
 
+def test_health_is_posted_too_and_each_says_of_which_kind_it_is(record, publish):
+    with web_server() as server:
+        publish(WebhookSink(f"http://127.0.0.1:{server.port}/hook", print))
+        record.health(temperature_c=51.5)
+        record.event()
+        wait_until(lambda: len(server.taken) == 2)
+        assert sorted(taken["kind"] for taken in server.taken) == ["event", "health"]
+        (health,) = (taken for taken in server.taken if taken["kind"] == "health")
+        assert health["temperature_c"] == 51.5 and health["station"]
+
+
 def test_errors_timeouts_and_a_restart_of_the_web_server_lose_nothing_and_are_said_once(record, publish):
     port = free_port()
     with web_server(port) as server:
@@ -603,7 +614,8 @@ def test_an_event_that_will_never_be_taken_is_passed_over_and_said_once(record, 
         wait_until(lambda: numbers(server.taken) == expected[3:])
         assert numbers(server.asked) == expected
         assert said == [
-            f"webhook http://127.0.0.1:{server.port}: answers 400 Bad Request to event 1: such events are passed over"
+            f"webhook http://127.0.0.1:{server.port}: answers 400 Bad Request to event 1: it is passed over, "
+            "as all that are answered so"
         ]
         assert not [line for line in publishing.said if "tried again" in line]
 

@@ -216,7 +216,7 @@ function fillRow(row, event, playing) {
   say(row.rest, event.closed ? ` · ${duration(event.end - event.start)}` : " · going on");
   row.rest.classList.toggle("going-on", !event.closed);
   row.meter.value = event.probability ?? 0;
-  say(row.percent, event.probability === null ? "" : `${Math.floor(event.probability * 100)} %`);
+  say(row.percent, event.probability === null ? "" : `${Math.round(event.probability * 100)} %`);
 }
 
 // Where a clip is, or null if its name is none: two names, neither of which leads anywhere else.

@@ -15,7 +15,7 @@ const CAUSES = {
   privacy: "Speech: not kept",
   "not recorded": "Not recorded",
 };
-const DEAF = ["no microphone", "stopped", "no frames", "zeros", "not running"];
+const DEAF = ["no microphone", "stopped", "no frames", "zeros", "not running", "clock", "not recorded"];
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Health {

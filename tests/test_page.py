@@ -6,6 +6,7 @@ LiveWriter write, and once the real listener.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -218,13 +219,14 @@ def test_what_the_real_listener_hears_is_shown_within_two_seconds_and_plays_and_
     def hears(number: int) -> Listening:
         """A listener whose first event has that number, once it is shown."""
         listening = Listening(tmp_path, *options)
+        ending.callback(listening.process.kill)
         browser.wait_for(lambda: "low" in shown(number))
         ended = utc_seconds(listening.rows("events")[-1]["utc_end"])
         assert ended < time.time() < ended + 2
         assert browser.text("#state") == "Listening" and not browser.text("#banner")
         return listening
 
-    with page(folder) as served:
+    with page(folder) as served, contextlib.ExitStack() as ending:
         browser.open(served.address)
         listening = hears(1)
         assert "going on" in shown(1)

@@ -41,15 +41,13 @@ class Levels:
 
     @property
     def remark(self) -> str:
-        """What somebody should do about it, or ""."""
+        """What somebody should do about it, or "". Without figures: it is the same for as long as the fault is."""
         if self.clipped_share >= CLIPPING_SHARE:
-            return f"the input clips ({self.clipped_share:.2%} of it): turn the microphone's gain down"
+            return "the input clips: turn the microphone's gain down"
         if self.zero_share == 1.0:
             return "the input is all zeros: the microphone is muted, or dead"
         if self.rms_dbfs < SILENT_DBFS:
-            return (
-                f"the input is silent ({self.rms_dbfs:.0f} dBFS): is the microphone connected, and its gain turned up?"
-            )
+            return "the input is silent: is the microphone connected, and its gain turned up?"
         return ""
 
 

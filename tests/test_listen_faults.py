@@ -21,12 +21,14 @@ import pytest
 import soundfile
 from conftest import ROOT, lacking, tone
 from ear import children_of
-from listening import Listening, length, song
+from listening import Listening, length, read_journal, song
 from mosquitto import PROGRAM, Mosquitto, free_port, wait_until
+from test_keeper import size_now
 from test_listen import COUNTING, HOP, FakeMicrophone, FakePredictor, assert_same_detections, detections_of_predict_file
 from web_server import numbers, web_server
 
 from edge.capture import Capture
+from edge.health import HealthMeter
 from edge.journal import (
     CLOCK,
     DROPPED_WINDOWS,
@@ -41,6 +43,7 @@ from edge.journal import (
     utc_seconds,
 )
 from edge.listener import Listener
+from edge.source import Heard, SourceLostError
 
 RATE = 32000
 
@@ -128,6 +131,68 @@ def test_without_the_named_microphone_it_waits_says_which_there_are_and_that_is_
 
 def gaps(listening: Listening) -> list[sqlite3.Row]:
     return listening.rows("gaps")
+
+
+def test_while_a_fake_microphone_is_away_the_event_that_went_on_is_over_in_the_journal(tmp_path):
+    class Unplugged(FakeMicrophone):
+        def read(self) -> Heard:
+            heard = super().read()
+            if heard is None:
+                raise SourceLostError(STOPPED, "it was unplugged")
+            return heard
+
+    microphone, stop = Unplugged(ring_frames=10_000, seconds=4), threading.Event()
+    path = tmp_path / "journal.sqlite"
+    Journal(path).close()
+
+    def listen() -> None:
+        with Journal(path) as journal, Capture(lambda: microphone, journal) as capture:
+            Listener(capture, FakePredictor(None), 0.5, 0.5, journal).run(stop)
+
+    listening = threading.Thread(target=listen)
+    listening.start()
+    try:
+        wait_until(lambda: [row for row in read_journal(path, "events") if row["closed"]], seconds=10)
+        (gap,) = read_journal(path, "gaps")
+        assert gap["cause"] == STOPPED and gap["utc_end"] is None
+    finally:
+        stop.set()
+        listening.join()
+    (event,) = read_journal(path, "events")
+    assert event["windows"] == 7 and utc_seconds(event["utc_end"]) == microphone.utc(4000)
+
+
+def test_what_is_wrong_with_the_level_of_a_fake_microphone_is_said_once_until_it_changes(tmp_path):
+    class Gauge(FakeMicrophone):
+        """Gives one second after the other, of 1000 frames each."""
+
+        def __init__(self, *seconds: np.ndarray) -> None:
+            super().__init__(ring_frames=10_000, seconds=len(seconds))
+            self.samples = np.concatenate(seconds).astype(np.float32)[:, None]
+
+        def speak(self, seconds: float) -> None:
+            first = self.ring.written
+            self.ring.write(self.samples[first : first + round(seconds * 1000)])
+            self._left = len(self.samples) - self.ring.written
+
+    fine, number = np.full(1000, 0.1), np.arange(1000)
+    clipping, worse = np.where(number % 100 == 0, 1.0, fine), np.where(number % 50 == 0, 1.0, fine)
+    silent, more_so = (number % 2) / 32768, (number % 8 == 0) / 32768
+    microphone = Gauge(fine, clipping, worse, clipping, fine, worse, silent, more_so, 0 * fine, 0 * fine, fine)
+    said: list[str] = []
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        sources = iter([microphone])
+        meter = HealthMeter(tmp_path, period_seconds=1.0, monotonic=lambda: microphone.ring.written / 1000)
+        with Capture(lambda: next(sources, None), journal, said.append) as capture:
+            listener = Listener(capture, FakePredictor(None), 0.5, 0.5, journal, meter=meter, say=said.append)
+            listener.run(threading.Event())
+    lines = [number for number, text in enumerate(said) if text.startswith("input -")]
+    remarks = [
+        (lines.index(number - 1), text.split(":")[0]) for number, text in enumerate(said) if "the input " in text
+    ]
+    clips, is_silent, is_dead = "the input clips", "the input is silent", "the input is all zeros"
+    assert remarks == [(1, clips), (5, clips), (6, is_silent), (8, is_dead)]
+    assert all(f"clipped {share}.00%" in said[line] for line, share in zip(lines, "01210200000"))
 
 
 def test_a_slow_fake_network_on_a_microphone_drops_windows_which_are_counted_and_a_gap_and_loses_no_sample(
@@ -266,6 +331,36 @@ def test_while_another_process_has_locked_the_database_it_goes_on_listening_and_
         other.execute("rollback")
     assert listening.wait() == 0, listening.err
     assert_same_detections(listening.rows(), detections_of_predict_file(tone_bundle, long_song, HOP))
+
+
+def test_clips_take_no_more_than_keep_gb_which_leaves_the_best_of_each_species_and_every_event(tmp_path, tone_bundle):
+    rng = np.random.default_rng(0)
+    heard = rng.normal(0, 0.0005, 45 * 5 * RATE)  # a clip of 5 s is some 130 kB
+    for number in range(45):  # each species 15 times, and 10 s between them
+        species, amplitude = tone_bundle.labels[number % 3], 0.001 * rng.uniform(1, 8)
+        heard[number * 5 * RATE : (number + 1) * 5 * RATE] += tone(5, RATE, species, amplitude=amplitude)
+    soundfile.write(tmp_path / "forest.wav", heard, RATE)
+    options = ["--input", tmp_path / "forest.wav", "--speed", 0, "--clip-seconds", 5, "--keep-gb", 0.001]
+    listening = Listening(tmp_path, "--model", tone_bundle.folder, *options)
+    clips = listening.record / "clips"
+
+    def taken() -> int:
+        return sum(size_now(path) for path in clips.rglob("*.flac"))
+
+    while listening.process.poll() is None:
+        assert taken() <= 1_000_000
+        time.sleep(0.01)
+    assert listening.wait() == 0, listening.err
+    assert 700_000 < taken() <= 1_000_000
+    rows = listening.rows("events")
+    assert listening.count("clips kept") > len(list(clips.rglob("*.flac"))) and listening.count("clips lost") == 0
+    assert {row["clip"] for row in rows if row["clip"]} == {
+        str(path.relative_to(clips)) for path in clips.rglob("*.flac")
+    }
+    assert [row["offset_seconds"] for row in rows] == [5.0 * number for number in range(45)]
+    for species in tone_bundle.labels:
+        worth = {(round(row["probability"], 2), row["id"]): row["clip"] for row in rows if row["species"] == species}
+        assert len({probability for probability, _ in worth}) > 5 and worth[max(worth)]
 
 
 # The broker.

@@ -1,27 +1,32 @@
 """The page in a browser: what it shows while the listener, the record and its own server come and go.
 
 A real headless Chromium, one for all tests; the page's script in a process of its own; a record that the real Journal and
-LiveWriter write.
+LiveWriter write, and once the real listener.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from conftest import lacking, tone
+from listening import Listening
 from served import PASSWORD, RATE, SOON, Listener, page, wait_for
 
 from edge.columns import Columns
 from edge.live import LiveWriter, live_path
 from edge.page_files import PAGE
-from edge.tables import DROPPED_WINDOWS, ZEROS
+from edge.tables import DROPPED_WINDOWS, ZEROS, utc_seconds
 
 pytest_plugins = ["page_fixtures"]
 
@@ -196,6 +201,51 @@ def test_the_page_survives_the_restart_of_the_listener_and_of_its_own_server(fol
         browser.wait_for(lambda: browser.texts(".event .species") == ["while it was away"])
         browser.wait_for(lambda: browser.text("#state") == "Listening")
         writer.close()
+
+
+def test_what_the_real_listener_hears_is_shown_within_two_seconds_and_plays_and_goes_on_after_it_was_killed_and_restarted(
+    tmp_path, tone_bundle, folder, browser
+):
+    whistle = tmp_path / "whistle.wav"  # two windows; the first has the tone, and the event is over with the second
+    soundfile.write(whistle, np.concatenate([tone(5, RATE, "low"), tone(55, RATE)]), RATE)
+    options = ["--model", tone_bundle.folder, "--input", whistle]
+
+    def shown(number: int) -> str:
+        return browser.text(f'.event[data-id="{number}"]')
+
+    def can_be_played(number: int) -> bool:
+        return browser.run(f"return document.querySelector('.event[data-id=\"{number}\"] .play').checkVisibility()")
+
+    def hears(number: int) -> Listening:
+        """A listener whose first event has that number, once it is shown."""
+        listening = Listening(tmp_path, *options)
+        ending.callback(listening.process.kill)
+        browser.wait_for(lambda: "low" in shown(number))
+        ended = utc_seconds(listening.rows("events")[-1]["utc_end"])
+        assert ended < time.time() < ended + 2
+        assert browser.text("#state") == "Listening" and not browser.text("#banner")
+        return listening
+
+    with page(folder) as served, contextlib.ExitStack() as ending:
+        browser.open(served.address)
+        listening = hears(1)
+        assert "going on" in shown(1)
+        listening.wait_for_an_event()
+        over = time.monotonic()
+        browser.wait_for(lambda: "5 s" in shown(1) and can_be_played(1))
+        assert time.monotonic() - over < 2
+        browser.click('.event[data-id="1"] .play')
+        browser.wait_for(lambda: browser.run("return document.getElementById('audio').currentTime") > 0.5)
+        assert browser.run("return document.getElementById('audio').duration") == pytest.approx(8, abs=0.1)
+
+        listening.signal(signal.SIGKILL)
+        listening.wait()
+        browser.wait_for(lambda: "not running" in browser.text("#banner"))
+        listening = hears(2)
+        listening.stop()
+        browser.wait_for(lambda: "5 s" in shown(2) and can_be_played(2))
+        assert browser.texts(".event .species") == ["low", "low"]
+        assert browser.complaints() == []
 
 
 def test_another_record_in_the_place_of_the_first_takes_its_place_on_the_page(folder, listener, browser):

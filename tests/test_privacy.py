@@ -1,6 +1,7 @@
 """Human speech is heard, and what was found in windows with it and next to it is withheld.
 
-The speech model is the real one, exported from the real module; voices are espeak-ng's, what is no voice is real recordings.
+The speech model is the real one, exported from the real module; voices are espeak-ng's, what is no voice is real recordings
+or, for the listener as a whole, tones.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from conftest import lacking, made_once
+from conftest import lacking, made_once, tone
 from hypothesis import given
 from hypothesis import strategies as st
+from listening import Listening, length
+from test_listen import assert_same_detections, detections_of_predict_file
 
+from edge.journal import PRIVACY, utc_seconds
 from edge.privacy import SpeechDetector, Withholder
 from src import speech_model
 from src.audio import AudioFile, file_windows
@@ -320,3 +324,56 @@ def test_what_waits_and_what_is_remembered_does_not_grow():
     for start in range(20_000):
         withholder.push(float(start), start % 3 == 0, start)
     assert len(withholder._waiting) <= 5 and len(withholder._speech) <= 5
+
+
+# The listener as a whole.
+
+
+@pytest.fixture(scope="module")
+def path_in_the_forest(tmp_path_factory: pytest.TempPathFactory, voices: list[np.ndarray]) -> Path:
+    """45 s: the mid tone from 5 to 10 s, the high one from 10 s on, and from 21 to 24 s somebody who passes by."""
+    heard = np.random.default_rng(0).normal(0, 0.0005, 45 * RATE)  # no two places in it are alike
+    heard[5 * RATE : 10 * RATE] += tone(5, RATE, "mid", amplitude=0.02)
+    heard[10 * RATE :] += tone(35, RATE, "high", amplitude=0.02)
+    heard[21 * RATE : 24 * RATE] += of_level(voices[0][: 3 * RATE], -23)
+    path = tmp_path_factory.mktemp("forest") / "path.wav"
+    soundfile.write(path, heard, RATE, subtype="PCM_16")
+    return path
+
+
+def place_of(clip: np.ndarray, recording: np.ndarray) -> tuple[int, int]:
+    """The frames of a recording that are a clip: the first, and the one after the last."""
+    begins = np.flatnonzero(recording[: len(recording) - len(clip) + 1] == clip[0])
+    (first,) = (begin for begin in begins if np.array_equal(recording[begin : begin + len(clip)], clip))
+    return int(first), int(first) + len(clip)
+
+
+@pytest.mark.parametrize(("hop", "withheld"), [(5.0, [15, 20, 25]), (2.5, [12.5, 15, 17.5, 20, 22.5, 25, 27.5])])
+def test_who_passes_the_listener_is_in_no_clip_and_windows_with_speech_and_beside_it_are_not_reported_but_a_gap(
+    tmp_path, tone_bundle, speech_file, path_in_the_forest, hop, withheld
+):
+    options = ["--input", path_in_the_forest, "--speed", 0, "--hop", hop, "--clip-seconds", 25]
+    listening = Listening(tmp_path, "--model", tone_bundle.folder, *options, "--privacy", speech_file)
+    assert listening.wait() == 0, listening.err
+    assert listening.count("windows withheld") == len(withheld)
+
+    everything = detections_of_predict_file(tone_bundle, path_in_the_forest, hop)
+    assert {start for start, species in everything if species == "high"} > set(withheld)
+    rows = listening.rows()
+    assert_same_detections(rows, {key: value for key, value in everything.items() if key[0] not in withheld})
+    (gap,) = listening.gaps(PRIVACY)
+    began = utc_seconds(rows[0]["utc_start"]) - rows[0]["offset_seconds"]
+    assert utc_seconds(gap["utc_start"]) - began == pytest.approx(withheld[0], abs=0.002)
+    assert length(gap) == pytest.approx(withheld[-1] + 5 - withheld[0], abs=0.002)
+    assert gap["detail"] == f"windows with speech or beside it: {len(withheld)}"
+
+    recording, _ = soundfile.read(path_in_the_forest, dtype="int16")
+    places = []
+    for event in listening.rows("events"):
+        clip, _ = soundfile.read(listening.record / "clips" / event["clip"], dtype="int16")
+        places.append(place_of(clip, recording))
+    assert len(places) == len(list(listening.record.rglob("*.flac"))) == 3  # of the mid tone, and of the high one two
+    # Where windows overlap, one that is kept has heard some of a withheld one's audio; nothing of what those alone heard is kept.
+    first, end = round((withheld[0] - hop + 5) * RATE), round((withheld[-1] + hop) * RATE)
+    assert all(place[1] <= first or place[0] >= end for place in places), places
+    assert first in {place[1] for place in places} and end in {place[0] for place in places}, "they reach up to there"

@@ -127,6 +127,7 @@ class Journal:
         self._writing: list[_Unit] = []  # taken from the queue, not yet committed
         self._next_try = 0.0
         self._open_gaps: dict[int, tuple[float, str, str]] = {}
+        self._open_events: set[int] = set()
         self._file = JournalFile(self.path, BUSY_SECONDS, self._say)
         self._ids = self._file.ids
         self._file.begin()
@@ -143,6 +144,8 @@ class Journal:
 
     def record(self, changes: Changes) -> bool:
         """Keep what a window changed, all or none of it."""
+        for event in changes.events:
+            (self._open_events.discard if event.closed else self._open_events.add)(event.id)
         statements = [(WRITE_EVENT, event_row(event)) for event in changes.events]
         statements += [
             (WRITE_DETECTION, (next(self._ids["detections"]), *detection_row(each))) for each in changes.detections
@@ -300,8 +303,11 @@ class Journal:
             if not self._writing and not self._units and self._lost_span:
                 begin, end, rows = self._lost_span
                 row = (next(self._ids["gaps"]), utc_text(begin), utc_text(end), NOT_RECORDED, f"{rows} rows")
-                self._units.append(_Unit(end, ((WRITE_GAP, row),)))
-                self.waiting += 1
+                # All else is written: what still goes on there and here no more is an event whose last row was given up.
+                going_on = ", ".join(map(str, sorted(self._open_events)))
+                close = f"update events set closed = 1 where closed = 0 and id not in ({going_on})"
+                self._units.append(_Unit(end, ((WRITE_GAP, row), (close, ()))))
+                self.waiting += 2
                 self._lost_span = None
             if not self._writing:
                 self._writing = [self._units.popleft() for _ in range(min(len(self._units), UNITS_AT_ONCE))]

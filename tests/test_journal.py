@@ -277,6 +277,23 @@ def test_an_event_whose_first_rows_were_given_up_is_whole_again_with_its_next_wi
     assert [row["utc_start"] for row in rows(path, "gaps") if row["cause"] == NO_FRAMES] == [utc_text(UTC)]
 
 
+def test_an_event_whose_last_row_was_given_up_is_closed_with_the_gap_and_one_that_goes_on_is_not(path, impatient):
+    with Journal(path, lambda _: None, most_waiting=6) as journal:
+        for number in (1, 2, 3):
+            assert journal.record(opened(number))
+        assert journal.record(Changes(events=(replace(EVENT, id=3, closed=True),)))
+        with locked(path):
+            assert not journal.write_health(Health(UTC, UTC))  # it is on its way, and not given up
+            journal.record(Changes(events=(replace(EVENT, closed=True),)))
+            for _ in range(10):
+                journal.write_health(Health(UTC, UTC))
+        assert journal.flush()
+        assert journal.lost_rows > 0
+        assert {row["id"]: row["closed"] for row in rows(path)} == {1: 1, 2: 0, 3: 1}
+        assert journal.record(Changes(events=(replace(EVENT, id=2, windows=2, closed=True),)))
+    assert column(path, "closed") == [1, 1, 1]
+
+
 def test_a_row_that_sqlite_cannot_hold_is_left_out_alone(path, said, impatient):
     with Journal(path, said.append) as journal:
         with locked(path):

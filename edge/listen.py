@@ -90,6 +90,8 @@ def main() -> int:
         first.enter_context(folder.held())
         first.enter_context(folder.logged())
 
+        if args.clip_seconds:
+            make_room(folder.clips, args.free_gb * GB)
         journal = first.enter_context(Journal(folder.journal))
         journal.resume(time.time())
         first.enter_context(publishing(folder.journal, sinks, log))
@@ -272,6 +274,19 @@ def opened_speech(path: Path | None, predictor: Predictor) -> SpeechDetector | N
             f"--privacy: {predictor.name} hears nothing below {recipe.highpass_hz:g} Hz, too little of speech"
         )
     return SpeechDetector(path, recipe.sample_rate)
+
+
+def make_room(clips: Path, free_bytes: float) -> None:
+    """Have clips give way to the journal, which else could not be opened on a full disk: the keeper comes after it."""
+    from edge.shelf import free_the_disk
+
+    try:
+        deleted = free_the_disk(clips, free_bytes)
+    except OSError as error:
+        log(f"{clips}: no room can be made there: {error.strerror}")
+    else:
+        if deleted:
+            log(f"{clips}: {deleted} clips were deleted, for {free_bytes:.3g} bytes free on the disk")
 
 
 def opened_keeper(

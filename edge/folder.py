@@ -73,9 +73,8 @@ class RecordFolder:
                     " stop that one, or choose another folder with -o"
                 ) from error
             with contextlib.suppress(OSError):  # on a full disk nobody learns who holds it
-                lock.truncate(0)
-                lock.write(str(os.getpid()))
-                lock.flush()
+                os.ftruncate(lock.fileno(), 0)
+                os.write(lock.fileno(), str(os.getpid()).encode())  # past Python, which would try it again at the close
             yield
 
     @contextlib.contextmanager

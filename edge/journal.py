@@ -20,8 +20,6 @@ For programs:
 
 from __future__ import annotations
 
-import itertools
-import shutil
 import sqlite3
 import sys
 import threading
@@ -37,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from edge.csv_export import main
 from edge.events import Changes, Detection, Event
+from edge.journal_file import JournalFile, is_damage
 from edge.tables import (
     CAUSES,
     CAUSES_OF_WINDOWS,
@@ -49,10 +48,7 @@ from edge.tables import (
     OVERRUN,
     PRIVACY,
     SCHEDULE,
-    SCHEMA,
     STOPPED,
-    TABLES,
-    VERSION,
     WRITE_DETECTION,
     WRITE_EVENT,
     WRITE_GAP,
@@ -76,14 +72,12 @@ __all__ += ["read_only", "utc_seconds", "utc_text"]
 BUSY_SECONDS = 0.25  # how long a call waits for a database that another process has locked, at most
 RETRY_SECONDS = 1.0  # between two tries
 CLOSE_SECONDS = 1.0  # of trying at the end
-CHECKED_BYTES = 2e8  # three months
-ANEW_SECONDS = 3600.0  # between two journals that are given up as damaged
 UNITS_AT_ONCE = 500  # in one transaction, of what has waited
-WAL_BYTES = 1 << 23  # to which journal.sqlite-wal is cut once it was longer, since a reader was slow
 MOST_WAITING = 20_000  # rows in memory: five hours of two species in every window of 5 s, some 13 MB
 
 # What SQLite cannot hold, now or later: NaN for a probability, a number of 70 bits. Anything else is a matter of the disk.
 UNFIT = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, OverflowError)
+FAULTS = (sqlite3.Error, OSError, UserError)  # of the disk, or of what is at the path
 
 
 @dataclass(frozen=True)
@@ -115,9 +109,10 @@ class Journal:
     fault: why rows wait, "" if they do not
 
     A file that is damaged (a memory card that lies about what it has flushed) is set aside as journal.damaged-TIME.sqlite,
-    and a new one begun, when the journal is made or when SQLite stumbles over the damage: the box is alone for a month.
+    and a new one begun, when the journal is made or when SQLite stumbles over the damage: the box is alone for a month. So
+    is a new one where somebody has deleted the file, or moved it away. The ids of events go on, and never begin at 1 again.
 
-    Raises UserError, when it is made only, if the file cannot be made or is something else.
+    Raises UserError, when it is made only, if the file cannot be made, or is a sound database of something else.
     """
 
     def __init__(self, path: Path, say: Callable[[str], None] | None = None, most_waiting: int = MOST_WAITING) -> None:
@@ -131,12 +126,12 @@ class Journal:
         self._units: deque[_Unit] = deque()
         self._lost_span: tuple[float, float, int] | None = None  # from, until, rows; not yet recorded
         self._writing: list[_Unit] = []  # taken from the queue, not yet committed
-        self._next_try = self._anew_from = 0.0
+        self._next_try = 0.0
         self._open_gaps: dict[int, tuple[int, float, str, str]] = {}  # by number: the row's, start, cause, detail
-        self._connection = self._open()
-        if not self._is_sound():
-            self._begin_anew()
-        self._ids = {table: itertools.count(1 + self._one(f"select max(id) from {table}", 0)) for table in TABLES}
+        self._open_events: set[int] = set()
+        self._file = JournalFile(self.path, BUSY_SECONDS, self._say)
+        self._ids = self._file.ids
+        self._file.begin()
 
     def __enter__(self) -> Journal:
         return self
@@ -150,6 +145,8 @@ class Journal:
 
     def record(self, changes: Changes) -> bool:
         """Keep what a window changed, all or none of it."""
+        for event in changes.events:
+            (self._open_events.discard if event.closed else self._open_events.add)(event.id)
         statements = [(WRITE_EVENT, event_row(event)) for event in changes.events]
         statements += [
             (WRITE_DETECTION, (next(self._ids["detections"]), *detection_row(each))) for each in changes.detections
@@ -206,12 +203,11 @@ class Journal:
 
     def clips(self) -> Iterator[str]:
         """All clips that events have. Before the first thread uses the journal."""
-        return (clip for (clip,) in self._connection.execute("select clip from events where clip is not null"))
+        return (clip for (clip,) in self._rows("select clip from events where clip is not null"))
 
     def events_without_clip(self, utc_start: str) -> list[tuple[int, str]]:
         """Number and species of the events that begin at a time, as utc_text writes it, and have no clip."""
-        query = "select id, species from events where utc_start = ? and clip is null"
-        return self._connection.execute(query, (utc_start,)).fetchall()
+        return list(self._rows("select id, species from events where utc_start = ? and clip is null", utc_start))
 
     def last_sign_of_life(self) -> float | None:
         """When a listener last wrote here, in seconds since 1970; None: never.
@@ -275,14 +271,19 @@ class Journal:
                 with self._lock:
                     self._count_lost(unfit.unit)
                 self._say(f"{self.path}: a row that SQLite cannot hold is left out ({unfit.__cause__}): {unfit.unit}")
-            except sqlite3.Error as error:
+            except FAULTS as error:
                 self._roll_back()
-                if "malformed" in str(error) and self._begin_anew():
-                    continue
+                fault = str(error)
+                if is_damage(error):
+                    try:
+                        if self._file.set_aside():
+                            continue
+                    except OSError as why:
+                        fault = why.strerror
                 self._next_try = time.monotonic() + RETRY_SECONDS
                 if not self.fault:
-                    self._say(f"{self.path}: takes no rows now ({error}); they wait in memory, and listening goes on")
-                self.fault = str(error)
+                    self._say(f"{self.path}: takes no rows now ({fault}); they wait in memory, and listening goes on")
+                self.fault = fault
                 return False
         if self.fault:
             self.fault = ""
@@ -298,7 +299,7 @@ class Journal:
         if self.waiting:
             self.lost_rows += self.waiting
             self._say(f"{self.path}: {self.waiting} rows could not be written ({self.fault}) and are lost")
-        self._connection.close()
+        self._file.close()
 
     def _put(self, utc: float, *statements: tuple[str, tuple]) -> None:
         with self._lock:
@@ -320,93 +321,51 @@ class Journal:
             if not self._writing and not self._units and self._lost_span:
                 begin, end, rows = self._lost_span
                 row = (next(self._ids["gaps"]), utc_text(begin), utc_text(end), NOT_RECORDED, f"{rows} rows")
-                self._units.append(_Unit(end, ((WRITE_GAP, row),)))
-                self.waiting += 1
+                # All else is written: what still goes on there and here no more is an event whose last row was given up.
+                going_on = ", ".join(map(str, sorted(self._open_events)))
+                close = f"update events set closed = 1 where closed = 0 and id not in ({going_on})"
+                self._units.append(_Unit(end, ((WRITE_GAP, row), (close, ()))))
+                self.waiting += 2
                 self._lost_span = None
             if not self._writing:
                 self._writing = [self._units.popleft() for _ in range(min(len(self._units), UNITS_AT_ONCE))]
         return bool(self._writing)
 
     def _commit(self) -> None:
-        """Write what is in `_writing`, all or nothing. Raises sqlite3.Error, and _UnfitError."""
-        self._connection.execute("begin immediate")
+        """Write what is in `_writing`, all or nothing. Raises one of FAULTS, and _UnfitError."""
+        connection = self._file.current()
+        connection.execute("begin immediate")
         for unit in self._writing:
             try:
                 for statement, values in unit.statements:
-                    self._connection.execute(statement, values)
+                    connection.execute(statement, values)
             except UNFIT as error:
                 raise _UnfitError(unit) from error
-        self._connection.execute("commit")
+        connection.execute("commit")
         with self._lock:
             self.waiting -= sum(len(unit.statements) for unit in self._writing)
         self._writing = []
 
-    def _is_sound(self) -> bool:
-        """Has SQLite nothing to say against the file? A large one is not read whole, which would take a card a minute."""
-        try:
-            if self.path.stat().st_size < CHECKED_BYTES:
-                return self._one("pragma quick_check(1)") == "ok"
-            return all(self._one(f"select max(id) from {table}", 0) >= 0 for table in TABLES)
-        except sqlite3.DatabaseError as error:
-            return "malformed" not in str(error)
-
-    def _begin_anew(self) -> bool:
-        """Set the damaged file aside; False where the disk does not even let it be renamed, or the new one is damaged, too."""
-        if time.monotonic() < self._anew_from:
-            return False
-        self._anew_from = time.monotonic() + ANEW_SECONDS
-        self._connection.close()
-        aside = self.path.with_name(
-            f"{self.path.stem}.damaged-{utc_text(time.time()).replace(':', '')}{self.path.suffix}"
-        )
-        try:
-            for suffix in ("-wal", "-shm", ""):
-                path = self.path.with_name(self.path.name + suffix)
-                if path.exists():
-                    path.rename(aside.with_name(aside.name + suffix))
-            self._connection = self._open()
-        except (OSError, UserError) as error:
-            self._say(f"{self.path}: is damaged, and no new journal can be begun: {error}")
-            return False
-        self._say(f"{self.path}: was damaged, and is now {aside.name}; its rows: sqlite3 {aside.name} .recover")
-        return True
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """A connection to the file that is at the path now. Raises one of FAULTS where there can be none."""
+        return self._file.current()
 
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):
-            self._connection.rollback()
+            if self._file.connection:
+                self._file.connection.rollback()
+
+    def _rows(self, query: str, *values: Any) -> Iterator[tuple]:
+        """Rows of a query, as far as they can be read: what is damaged is set aside by the next that is written there."""
+        try:
+            yield from self._connection.execute(query, values)
+        except FAULTS as error:
+            self._say(f"{self.path}: cannot be read now: {error}")
 
     def _one(self, query: str, default: Any = None) -> Any:
         row = self._connection.execute(query).fetchone()
         return default if row is None or row[0] is None else row[0]
-
-    def _open(self) -> sqlite3.Connection:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-            (version,) = connection.execute("pragma user_version").fetchone()
-            (tables,) = connection.execute("select count(*) from sqlite_master").fetchone()
-            if version == VERSION or (version, tables) == (0, 0):
-                connection.execute("pragma journal_mode = wal")
-                connection.execute("pragma synchronous = full")
-                connection.execute(f"pragma journal_size_limit = {WAL_BYTES}")
-            if (version, tables) == (0, 0):
-                connection.executescript(f"begin immediate; {SCHEMA} pragma user_version = {VERSION}; commit;")
-                version = VERSION
-        except OSError as error:
-            raise UserError(
-                f"{self.path}: the journal cannot be made: {error.strerror}; choose another folder"
-            ) from error
-        except sqlite3.Error as error:
-            full = shutil.disk_usage(self.path.parent).free < WAL_BYTES
-            fix = "the disk is full: make room" if full else "choose another folder"
-            raise UserError(f"{self.path}: cannot be used as the journal: {error}; {fix}") from error
-        if version != VERSION:
-            connection.close()
-            raise UserError(
-                f"{self.path}: cannot be used as the journal: it was written by another version of listen.py, or is"
-                " something else; move it away or choose another folder"
-            )
-        return connection
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ arrives at least once; after a crash or a broken connection the last ones may ar
 - Order: as the events began, but one that still goes on (a minute at most) keeps none that is over waiting.
 - A sink that the journal has not met before is told of what begins from now on, not of the month before. One that it has
   met, by the address (and the topic) and not by user or password, is taken up where it was left, however long ago.
+- A journal that is begun anew while this runs (the one before was damaged, or deleted) is gone on with: ids go on, too.
 - Health is how the box does now: the newest line goes out, if it is younger than ten minutes. Lines missed while a sink
   was away are in the journal and not sent later.
 
@@ -41,22 +42,17 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from edge.tables import utc_text
+from edge.outbox import Outbox
 
 POLL_SECONDS = 0.25  # between two looks into the journal: an event is sent that much after its end, at most
 STATE_SECONDS = 60.0  # after which events_today is counted again, for midnight
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0  # between two tries at a sink that is away
 SAID_AT_FAILURE = 2  # one failure in a row is a blip that nobody need read of; the next try is a second later
-HEALTH_SECONDS = 600.0  # a health line older than this says nothing about now
 LAST_SECONDS = 1.0  # for what is new at the very end
 STOP_SECONDS = 1.8  # for all sinks together; one that hangs is left to the end of the process
-UNFINISHED = 500  # events looked at and not yet sent, at most; there are as many as species that call at once
-
-EVENT = "id, utc_start, utc_end, species, probability, windows, model, source, offset_seconds"
 
 
 class SinkError(Exception):
@@ -115,102 +111,6 @@ def publishing(journal: Path, sinks: Sequence[Sink], say: Callable[[str], None])
             publisher.join(max(0.0, deadline - time.monotonic()))
 
 
-class Outbox:
-    """What the journal holds that one sink has not acknowledged. For one thread; raises sqlite3.Error.
-
-    Progress lives here and is written by `save`: where the disk is full the sink is still told of each event once. At most
-    UNFINISHED ids are kept, of events that were looked at and are still going on, or on their way.
-    """
-
-    def __init__(self, journal: Path, sink: str, station: str) -> None:
-        self._sink, self._station = sink, station
-        # mode=rw: that there is no journal is an error here, not a reason to make an empty one.
-        self._db = sqlite3.connect(f"{Path(journal).resolve().as_uri()}?mode=rw", timeout=0.5, uri=True)
-        self._db.isolation_level = None
-        self._db.row_factory = sqlite3.Row
-        # The listener must never wait for this connection to flush. What a power cut takes of it is sent again.
-        self._db.execute("pragma synchronous = normal")
-        row = self._db.execute("select event_id, health_id from published where sink = ?", (sink,)).fetchone()
-        self._saved: tuple[int, int] | None = (row[0] or 0, row[1] or 0) if row else None
-        newest = self._db.execute("select max(id) from events").fetchone()[0] or 0
-        self._seen, self._health_id = self._saved or (newest, 0)
-        self._left: set[int] = set()  # up to `_seen`, what is not acknowledged
-        self.save()
-
-    def close(self) -> None:
-        """Let go of the journal."""
-        self._db.close()
-
-    def events(self, most: int) -> list[dict[str, Any]]:
-        """The next events that are over, `most` at most, as the payloads that the module's text describes."""
-        found = self._finished(most)
-        while len(found) < most and len(self._left) < UNFINISHED:
-            query = "select id from events where id > ? order by id limit ?"
-            ids = [row[0] for row in self._db.execute(query, (self._seen, most))]
-            if not ids:
-                break
-            self._left.update(ids)
-            self._seen = ids[-1]
-            found = self._finished(most)
-        return found
-
-    def _finished(self, most: int) -> list[dict[str, Any]]:
-        if not self._left:
-            return []
-        places = ", ".join("?" * len(self._left))
-        query = f"select {EVENT}, closed from events where id in ({places}) order by id"
-        rows = self._db.execute(query, tuple(self._left)).fetchall()
-        self._left = {row["id"] for row in rows}  # nobody waits for an event that was taken out of the journal
-        return [self._payload(row) for row in rows if row["closed"]][:most]
-
-    def acknowledge(self, event_id: int) -> None:
-        """The sink has the event."""
-        self._left.discard(event_id)
-
-    def health(self) -> dict[str, Any] | None:
-        """The newest health line, if it is new and young."""
-        row = self._db.execute("select * from health order by id desc limit 1").fetchone()
-        if row is None or row["id"] <= self._health_id or row["utc"] < utc_text(time.time() - HEALTH_SECONDS):
-            return None
-        return self._payload(row)
-
-    def _payload(self, row: sqlite3.Row) -> dict[str, Any]:
-        # JSON has no infinity, which is the level of silence.
-        known = {name: None if row[name] in (math.inf, -math.inf) else row[name] for name in row.keys()}  # noqa: SIM118
-        known.pop("closed", None)
-        return {**known, "station": self._station}
-
-    def acknowledge_health(self, health_id: int) -> None:
-        """The sink has the health line."""
-        self._health_id = health_id
-
-    def state(self) -> dict[str, Any]:
-        """The newest event that is over, and how many there were today."""
-        query = "select species, probability, utc_start, utc_end from events where closed order by id desc limit 1"
-        last = self._db.execute(query).fetchone() or (None, None, None, None)
-        midnight = datetime.now().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-        query = "select count(*) from events where closed and utc_start >= ?"
-        return {
-            "last_species": last[0],
-            "last_probability": last[1],
-            "last_utc_start": last[2],
-            "last_utc_end": last[3],
-            "events_today": self._db.execute(query, (utc_text(midnight),)).fetchone()[0],
-            "station": self._station,
-        }
-
-    def save(self) -> None:
-        """Write how far the sink got, if that is new; where the journal does not take it now, the next call does."""
-        progress = (min(self._left) - 1 if self._left else self._seen, self._health_id)
-        if progress == self._saved:
-            return
-        with contextlib.suppress(sqlite3.Error):  # locked, or the disk is full
-            self._db.execute(
-                "insert or replace into published (sink, event_id, health_id) values (?, ?, ?)", (self._sink, *progress)
-            )
-            self._saved = progress
-
-
 class Publisher(threading.Thread):
     """Brings one sink what is new in the journal, for as long as it takes.
 
@@ -256,6 +156,8 @@ class Publisher(threading.Thread):
             except SinkError as fault:
                 self._failed(fault, str(fault))
             except sqlite3.Error as error:
+                if self._outbox:
+                    self._outbox.close()  # the next try has a connection of its own, whatever is wrong with this one
                 self._failed(error, f"{self._journal} cannot be read: {error}")
             except Exception as error:
                 self._failed(error, f"{type(error).__name__}: {error}")
@@ -266,6 +168,8 @@ class Publisher(threading.Thread):
                     self._sink.close(failed)
             self._stopping.wait(self._wait)
         if self._outbox:
+            with contextlib.suppress(sqlite3.Error):
+                self._outbox.refresh()
             self._outbox.save()
             self._outbox.close()
 
@@ -284,6 +188,7 @@ class Publisher(threading.Thread):
 
     def _pass(self, outbox: Outbox) -> bool:
         """Send what is new; True if there may be more of it."""
+        outbox.refresh()
         events = outbox.events(self._sink.batch)
         try:
             for event_id in self._sink.send(events):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -110,3 +111,24 @@ class Shelf:
         taken = heapq.heappop(self._species[clip.folder])
         assert taken == clip, (taken, clip)
         self.bytes -= clip.size
+
+
+def free_the_disk(folder: Path, free_bytes: float) -> int:
+    """Delete the clips of a folder that are worth least until so many bytes of its disk are free; gives how many went.
+
+    For a listener's start: a journal that finds no room cannot be opened, though clips could make it. Their rows in the
+    journal are mended when the clips are kept again (edge/keeper.py). Raises OSError where the disk does not let go of one.
+    """
+    if not folder.is_dir() or _free(folder) >= free_bytes:
+        return 0
+    shelf, deleted = Shelf(folder), 0
+    while _free(folder) < free_bytes and (least := shelf.least()) is not None:
+        (folder / least.relative).unlink(missing_ok=True)
+        shelf.take(least)
+        deleted += 1
+    return deleted
+
+
+def _free(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize

@@ -51,7 +51,9 @@ def test_the_guide_s_commands_run_in_its_order_and_end_with_detections(small_sam
     assert (pd.read_parquet(timed / "index.parquet").others != "").any(), "several species in one window"
 
 
-@pytest.mark.parametrize("path", [GUIDE, ROOT / "docs/a-box-in-the-forest.md", ROOT / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [GUIDE, ROOT / "docs/a-box-in-the-forest.md", ROOT / "README.md"], ids=lambda path: path.name
+)
 def test_every_option_that_is_named_is_one_of_the_script_s(path):
     from conftest import run
 

@@ -6,7 +6,11 @@ Locks are held by real connections of their own. Kills, full disks and other pro
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
+import re
+import shutil
 import sqlite3
 import tempfile
 import threading
@@ -23,6 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge import journal as journal_module
+from edge import journal_file
 from edge.events import EventMerger
 from edge.journal import (
     CLOCK,
@@ -273,6 +278,23 @@ def test_an_event_whose_first_rows_were_given_up_is_whole_again_with_its_next_wi
     assert [row["utc_start"] for row in rows(path, "gaps") if row["cause"] == NO_FRAMES] == [utc_text(UTC)]
 
 
+def test_an_event_whose_last_row_was_given_up_is_closed_with_the_gap_and_one_that_goes_on_is_not(path, impatient):
+    with Journal(path, lambda _: None, most_waiting=6) as journal:
+        for number in (1, 2, 3):
+            assert journal.record(opened(number))
+        assert journal.record(Changes(events=(replace(EVENT, id=3, closed=True),)))
+        with locked(path):
+            assert not journal.write_health(Health(UTC, UTC))  # it is on its way, and not given up
+            journal.record(Changes(events=(replace(EVENT, closed=True),)))
+            for _ in range(10):
+                journal.write_health(Health(UTC, UTC))
+        assert journal.flush()
+        assert journal.lost_rows > 0
+        assert {row["id"]: row["closed"] for row in rows(path)} == {1: 1, 2: 0, 3: 1}
+        assert journal.record(Changes(events=(replace(EVENT, id=2, windows=2, closed=True),)))
+    assert column(path, "closed") == [1, 1, 1]
+
+
 def test_a_row_that_sqlite_cannot_hold_is_left_out_alone(path, said, impatient):
     with Journal(path, said.append) as journal:
         with locked(path):
@@ -372,14 +394,16 @@ def test_where_the_clock_was_not_set_after_a_power_cut_the_gap_has_no_length_and
 # What is no journal of ours.
 
 
-def test_a_file_that_is_something_else_is_refused_and_left_as_it_is(tmp_path):
+def test_a_file_that_is_no_database_at_all_is_set_aside_and_left_as_it_is(tmp_path, said):
     path = tmp_path / "journal.sqlite"
     path.write_text("not a journal " * 100)
-    with pytest.raises(UserError, match=r"journal\.sqlite: cannot be used as the journal"):
-        Journal(path)
     with pytest.raises(UserError, match=r"journal\.sqlite: cannot be read as a journal"):
         read_only(path)
-    assert path.read_text() == "not a journal " * 100
+    with Journal(path, said.append) as journal:
+        assert journal.record(opened(journal.new_event_id()))
+    (aside,) = path.parent.glob("journal.damaged-*")
+    assert aside.read_text() == "not a journal " * 100
+    assert len(said) == 1 and aside.name in said[0]
 
 
 @pytest.mark.parametrize("statement", ["create table detections (id integer)", "pragma user_version = 2"])
@@ -414,35 +438,211 @@ def damage(path: Path, seed: int) -> None:
             file.write(np.random.default_rng(seed + page).bytes(2048))
 
 
-@pytest.mark.parametrize("checked_bytes", [2e8, 0])  # a file that is read whole, and one that is too large for that
-def test_a_damaged_journal_is_set_aside_at_the_start_and_a_new_one_begun(path, said, checked_bytes, monkeypatch):
-    monkeypatch.setattr(journal_module, "CHECKED_BYTES", checked_bytes)
+def zero(path: Path, begin: int, end: int) -> None:
+    """Overwrite bytes [begin, end) with zeros."""
+    with open(path, "r+b") as file:
+        file.seek(begin)
+        file.write(bytes(end - begin))
+
+
+DAMAGES = {
+    "pages": lambda path: damage(path, seed=1),
+    "100 bytes of zeros": lambda path: zero(path, 0, 100),
+    "a page of zeros": lambda path: zero(path, 0, 4096),
+    "zeros behind the header": lambda path: zero(path, 100, 4096),
+    "nothing but zeros": lambda path: zero(path, 0, path.stat().st_size),
+    "another version in a damaged file": lambda path: [damage(path, seed=1), zero(path, 60, 64)],
+    **{f"cut to {size}": lambda path, size=size: os.truncate(path, size) for size in (45056, 6000, 4096, 100)},
+}
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """The journal of a listener before, with events 1 to 199."""
     with Journal(path) as journal:
         for number in range(1, 200):
             journal.record(opened(number))
-    damage(path, seed=1)
-    with Journal(path, said.append) as journal:
+    return path
+
+
+@pytest.mark.parametrize(
+    ("damaged", "checked_bytes"),  # a file that is read whole, and one that is too large for that
+    [(damaged, size) for damaged in DAMAGES for size in (2e8, 0) if size or "another version" not in damaged],
+)
+def test_a_damaged_journal_is_set_aside_at_the_start_and_a_new_one_begun(
+    old, said, damaged, checked_bytes, monkeypatch
+):
+    monkeypatch.setattr(journal_file, "CHECKED_BYTES", checked_bytes)
+    DAMAGES[damaged](old)
+    content = old.read_bytes()
+    with Journal(old, said.append) as journal:
         assert journal.resume(UTC) is None
-        assert journal.record(opened(1))
-    assert column(path, "id") == [1]
-    (aside,) = path.parent.glob("journal.damaged-*.sqlite")
+        number = journal.new_event_id()
+        assert journal.record(opened(number))
+    assert column(old, "id") == [number] and number > 199, "or who drops repeated ids would drop it"
+    (aside,) = old.parent.glob("journal.damaged-*.sqlite")
+    assert aside.read_bytes() == content
     assert [text for text in said if aside.name in text]
-    with Journal(path, said.append):
-        pass
-    assert len(list(path.parent.glob("journal.damaged-*"))) == len(said) == 1, "the new one stays"
+    with Journal(old, said.append) as journal:
+        assert journal.new_event_id() == number + 1
+    assert len(list(old.parent.glob("journal.damaged-*"))) == len(said) == 1, "the new one stays"
 
 
-def test_a_journal_that_is_damaged_while_it_is_written_is_set_aside_and_numbers_go_on(path, said):
-    with Journal(path) as journal:
-        for number in range(1, 200):
-            journal.record(opened(number))
-    with Journal(path, said.append) as journal:
-        damage(path, 0)
+def test_after_a_damage_ids_go_on_even_where_the_clock_stands_at_1970_or_nothing_was_heard_before_the_next_start(
+    old, said, monkeypatch
+):
+    zero(old, 4096 * 3, 4096 * 4)
+    monkeypatch.setattr(time, "time", lambda: 5.0)
+    for _ in range(2):
+        with Journal(old, said.append) as journal:
+            assert journal.new_event_id() == 200
+    assert len(said) == 1
+
+
+def test_damage_is_told_by_its_code_and_before_python_3_11_by_what_sqlite_says(old):
+    found = []
+    for damaged in ("cut to 4096", "a page of zeros"):
+        DAMAGES[damaged](old)
+        with closing(sqlite3.connect(old)) as connection, pytest.raises(sqlite3.DatabaseError) as raised:
+            connection.execute("select max(id) from events")
+        found += [raised.value, sqlite3.DatabaseError(*raised.value.args)]
+    assert [journal_file.is_damage(error) for error in found] == [True] * 4
+    for error in (sqlite3.OperationalError("database is locked"), OSError("malformed"), UserError("malformed")):
+        assert not journal_file.is_damage(error)
+
+
+@pytest.mark.parametrize("damaged", ["pages", "a page of zeros", "nothing but zeros", "cut to 4096"])
+def test_a_journal_that_is_damaged_while_it_is_written_is_set_aside_and_numbers_go_on(old, said, damaged):
+    with Journal(old, said.append) as journal:
+        DAMAGES[damaged](old)
         journal._connection.execute("pragma shrink_memory")  # what is in memory is sound
-        for number in range(200, 210):
-            assert journal.record(opened(number))
-    assert 209 in column(path, "id") and min(column(path, "id")) >= 200
-    assert len(list(path.parent.glob("journal.damaged-*.sqlite"))) == len(said) == 1
+        for _ in range(20):
+            assert journal.record(opened(journal.new_event_id()))
+    assert column(old, "id")[-1] == 219 and min(column(old, "id")) >= 200
+    assert len(list(old.parent.glob("journal.damaged-*.sqlite"))) == len(said) == 1
+
+
+class FakeRename:
+    """A disk that lets nothing be renamed for a while."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fails = True
+        rename = Path.rename
+
+        def fake(path: Path, target: Path) -> Path:
+            if self.fails:
+                raise OSError(errno.EROFS, "Read-only file system")
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", fake)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_damaged_journal_that_a_fake_disk_does_not_let_be_renamed_is_set_aside_when_it_does(old, said, monkeypatch):
+    disk = FakeRename(monkeypatch)
+    with Journal(old, said.append) as journal:
+        DAMAGES["a page of zeros"](old)
+        journal._connection.execute("pragma shrink_memory")
+        for number in range(200, 205):
+            assert not journal.record(opened(number))
+        disk.fails = False
+        assert journal.record(opened(205))
+    assert column(old, "id") == list(range(200, 206))
+    assert [
+        re.search("cannot be renamed: Read-only file system|is now|takes rows again", text)[0] for text in said
+    ] == [
+        "cannot be renamed: Read-only file system",
+        "is now",
+        "takes rows again",
+    ]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_where_no_new_journal_can_be_opened_for_a_while_by_a_fake_fault_it_is_opened_later(old, said, monkeypatch):
+    fails, really_open = [True], journal_file.open_journal
+
+    def fake(*arguments: object) -> tuple:
+        if fails[0]:
+            raise sqlite3.OperationalError("database or disk is full")
+        return really_open(*arguments)
+
+    with Journal(old, said.append) as journal:
+        monkeypatch.setattr(journal_file, "open_journal", fake)
+        DAMAGES["a page of zeros"](old)
+        journal._connection.execute("pragma shrink_memory")
+        assert not any(journal.record(opened(number)) for number in range(200, 205))
+        assert list(journal.clips()) == journal.events_without_clip(utc_text(UTC)) == []
+        fails[0] = False
+        assert journal.record(opened(205))
+    assert column(old, "id") == list(range(200, 206))
+
+
+def test_at_the_start_a_damaged_journal_that_a_fake_disk_does_not_let_be_renamed_is_a_sentence(old, monkeypatch):
+    FakeRename(monkeypatch)
+    DAMAGES["a page of zeros"](old)
+    with pytest.raises(
+        UserError, match=r"journal\.sqlite: .* is damaged, and cannot be renamed: Read-only file system"
+    ):
+        Journal(old)
+
+
+# A file that somebody takes away.
+
+
+@pytest.mark.parametrize("away", ["deleted", "moved", "all deleted", "folder deleted"])
+def test_a_journal_that_is_deleted_or_moved_while_it_is_written_is_begun_anew_and_numbers_go_on(old, said, away):
+    moved = old.parent.with_name("moved.sqlite")
+    with Journal(old, said.append) as journal:
+        assert journal.record(opened(journal.new_event_id()))
+        gap = journal.begin_gap(UTC, NO_FRAMES)
+        if away == "deleted":
+            old.unlink()
+        elif away == "moved":
+            old.rename(moved)
+        elif away == "all deleted":
+            for path in old.parent.iterdir():
+                path.unlink()
+        else:
+            shutil.rmtree(old.parent)
+        for _ in range(3):
+            assert journal.record(opened(journal.new_event_id()))
+        assert journal.end_gap(gap, UTC + 5)
+        assert column(old, "id") == [201, 202, 203]
+    assert column(old, "id") == [201, 202, 203]
+    assert [(row["cause"], row["utc_start"]) for row in rows(old, "gaps")] == [(NO_FRAMES, utc_text(UTC))]
+    assert ["deleted or replaced" in text for text in said] == [True]
+    with closing(sqlite3.connect(old)) as connection:
+        assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+    if away == "moved":
+        assert column(moved, "id") == list(range(1, 201)), "with what was in the log beside it"
+
+
+def test_a_journal_that_is_deleted_while_another_reads_it_is_begun_anew_without_what_the_reader_holds(old, said):
+    with closing(read_only(old)) as reader, Journal(old, said.append) as journal:
+        reader.execute("begin")
+        assert reader.execute("select count(*) from events").fetchone()[0] == 199
+        assert journal.record(opened(200))
+        old.unlink()
+        assert journal.record(opened(201)) and journal.record(opened(202))
+        assert column(old, "id") == [201, 202]
+        assert reader.execute("select count(*) from events").fetchone()[0] == 199
+    with closing(sqlite3.connect(old)) as connection:
+        assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+    assert column(old, "id") == [201, 202]
+
+
+def test_another_journal_put_in_the_place_of_this_one_is_written_with_numbers_above_its_own(old, tmp_path, said):
+    other = tmp_path / "other.sqlite"
+    with Journal(other) as journal:
+        for number in range(1000, 1010):
+            journal.record(opened(number))
+    with Journal(old, said.append) as journal:
+        assert journal.record(opened(journal.new_event_id()))
+        other.replace(old)
+        assert journal.write_health(Health(UTC, UTC))
+        assert journal.record(opened(journal.new_event_id()))
+    assert column(old, "id") == list(range(1000, 1011))
+    assert column(old, "id", "detections")[-1] == 201
 
 
 # Readers, and CSV.

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,26 +26,34 @@ from web_server import numbers, web_server
 from edge.events import Changes, Event
 from edge.journal import Health, Journal
 from edge.mqtt import MqttSink, check_topic, discovery, parse_address
-from edge.publishing import Publisher, Sink, publishing
+from edge.outbox import Outbox
+from edge.publishing import Publisher, Sink, SinkError, publishing
 from edge.webhook import WebhookSink
 from src.errors import UserError
 
 NOON = datetime(2025, 11, 25, 12, tzinfo=timezone.utc).timestamp()
 
 
+def event_of(
+    number: int, species: str = "frog", probability: float = 0.5, utc: float = NOON, closed: bool = False
+) -> Event:
+    """An event of 5 s."""
+    return Event(number, utc, utc + 5, species, probability, 2, "b6", "usb", 60.0, utc, 60.0, closed)
+
+
 class Record:
     """A journal with events in it, written as the listener writes it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **options: int) -> None:
         self.path = folder / "journal.sqlite"
-        self.journal = Journal(self.path)
+        self.journal = Journal(self.path, **options)
 
     def event(
         self, species: str = "amecro", probability: float = 0.93, utc: float = NOON, goes_on: bool = False
     ) -> int:
         """An event of 5 s that is over, or goes on. Returns its id."""
         number = self.journal.new_event_id()
-        self._write(Event(number, utc, utc + 5, species, probability, 2, "b6", "usb", 60.0, utc, 60.0, not goes_on))
+        self._write(event_of(number, species, probability, utc, closed=not goes_on))
         return number
 
     def end(self, number: int, utc: float = NOON) -> None:
@@ -666,6 +674,117 @@ def test_the_keys_in_a_web_address_are_neither_in_the_log_nor_in_the_journal(rec
 def test_what_is_no_web_address_is_refused_in_a_sentence(url):
     with pytest.raises(UserError, match="--webhook"):
         WebhookSink(url, print)
+
+
+# The journal.
+
+
+class FakeSink(Sink):
+    """Takes everything at once, unless it is away."""
+
+    name = title = "fake"
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self.away = False
+
+    def open(self) -> None:
+        """It is there, or not."""
+        if self.away:
+            raise SinkError("away")
+
+    def send(self, events: Sequence[dict[str, Any]]) -> Iterator[int]:
+        """Take them."""
+        self.open()
+        for event in events:
+            self.taken.append(event["id"])
+            yield event["id"]
+
+    def wait(self, seconds: float) -> None:
+        """Shorter than a real one."""
+        time.sleep(seconds / 10)
+
+
+@pytest.mark.parametrize("how", ["damaged", "deleted", "moved"])
+def test_after_the_journal_was_replaced_a_fake_sink_gets_what_was_recorded_meanwhile_and_then(record, publish, how):
+    sink = FakeSink()
+    publish(sink)
+    expected = [record.event() for _ in range(3)]
+    frog = record.event("frog", goes_on=True)
+    wait_until(lambda: sink.taken == expected and record.published() == {"fake": expected[-1]})
+    sink.away = True
+    if how == "damaged":
+        record.journal._connection.execute("pragma wal_checkpoint(truncate)")
+        with open(record.path, "r+b") as file:
+            file.write(bytes(4096))
+        record.journal._connection.execute("pragma shrink_memory")
+    elif how == "deleted":
+        record.path.unlink()
+    else:
+        record.path.rename(record.path.with_name("old.sqlite"))
+    expected += [record.event() for _ in range(3)]
+    time.sleep(0.3)
+    record.end(frog)
+    sink.away = False
+    wait_until(lambda: len(sink.taken) >= 7)
+    expected.append(record.event())
+    wait_until(lambda: sink.taken[-1:] == expected[-1:])
+    assert sorted(sink.taken) == sorted([*expected, frog]), "each once"
+    wait_until(lambda: record.published() == {"fake": expected[-1]})
+
+
+def test_a_fake_sink_gets_an_event_that_is_written_after_one_that_began_later(record, publish):
+    sink = FakeSink()
+    publish(sink)
+    late = record.journal.new_event_id()  # its first rows were given up
+    expected = [record.event() for _ in range(3)]
+    wait_until(lambda: sink.taken == expected and record.published() == {"fake": expected[-1]})
+    record.end(late)
+    wait_until(lambda: sink.taken == [*expected, late])
+    wait_until(lambda: record.published() == {"fake": expected[-1]})
+
+
+def test_an_event_whose_last_row_was_given_up_holds_nothing_back_from_a_fake_sink(tmp_path):
+    record, sink = Record(tmp_path, most_waiting=6), FakeSink()
+    with contextlib.closing(record.journal), publishing(record.path, [sink], print):
+        wait_until(record.published)
+        frog = record.event("frog", goes_on=True)
+        expected = [record.event() for _ in range(3)]
+        wait_until(lambda: sink.taken == expected)
+        with contextlib.closing(sqlite3.connect(record.path, isolation_level=None)) as other:
+            other.execute("begin immediate")
+            assert not record.journal.write_health(Health(NOON, NOON))  # it is on its way, and not given up
+            record.journal.record(Changes(events=(event_of(frog, closed=True),)))
+            for _ in range(10):
+                record.journal.write_health(Health(NOON, NOON))
+        wait_until(record.journal.flush)
+        wait_until(lambda: sink.taken == [*expected, frog])
+        wait_until(lambda: record.published() == {"fake": expected[-1]})
+
+
+def test_progress_that_could_not_be_saved_outlives_a_connection_with_a_fake_fault(record, publish, monkeypatch):
+    sink = FakeSink()
+    publish(sink)
+    expected = [record.event()]
+    wait_until(lambda: record.published() == {"fake": expected[0]})
+    with contextlib.closing(sqlite3.connect(record.path, isolation_level=None)) as other:
+        expected.append(record.event())
+        other.execute("begin immediate")
+        wait_until(lambda: sink.taken == expected)
+        faults = [sqlite3.OperationalError("disk I/O error")]
+        really_find = Outbox._finished
+
+        def fake(outbox: Outbox, most: int) -> list:
+            if faults:
+                raise faults.pop()
+            return really_find(outbox, most)
+
+        monkeypatch.setattr(Outbox, "_finished", fake)
+        wait_until(lambda: not faults)
+        time.sleep(0.5)
+    expected.append(record.event())
+    wait_until(lambda: record.published() == {"fake": expected[-1]})
+    assert sink.taken == expected, "each once"
 
 
 # The end.

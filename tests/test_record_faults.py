@@ -25,11 +25,13 @@ import pytest
 import record_writer
 import soundfile
 from conftest import ROOT, run
+from listening import Listening, song
 
 from edge.events import Changes, Detection, Event
 from edge.folder import RecordFolder
 from edge.journal import NO_FRAMES, NOT_RUNNING, Journal, read_only, utc_seconds
 from edge.keeper import Keeper
+from edge.shelf import Clip, free_the_disk
 from src.errors import UserError
 
 KILLS = 50
@@ -260,6 +262,51 @@ def test_a_listener_that_starts_on_a_full_disk_ends_with_a_sentence_that_says_so
         UserError, match=r"journal\.sqlite: cannot be used as the journal: .*; the disk is full: make room"
     ):
         Journal(path)
+
+
+def clip(species: str, number: int, probability: float, size: int = 200_000) -> Clip:
+    return Clip.of(species, UTC + number, probability, size)
+
+
+def shelved(folder: RecordFolder) -> None:
+    """Clips of 200 kB: three of the robin, two of the wren, one of the owl."""
+    for each in (*(clip("robin", n, 0.5 + n / 10) for n in range(3)), *(clip("wren", n, 0.5) for n in range(2))):
+        (folder.clips / each.relative).parent.mkdir(parents=True, exist_ok=True)
+        (folder.clips / each.relative).write_bytes(bytes(each.size))
+    (folder.clips / "owl").mkdir()
+    (folder.clips / clip("owl", 0, 0.1).relative).write_bytes(bytes(200_000))
+
+
+@pytest.mark.parametrize(("free", "gone"), [(0, 0), (100_000, 1), (500_000, 3), (1e9, 3)])
+def test_on_a_full_disk_the_clips_that_are_worth_least_make_room_before_the_start_and_never_the_best_of_a_species(
+    small_disk, free, gone
+):
+    folder = RecordFolder(small_disk / "record")
+    shelved(folder)
+    before, filler = files(folder.clips), fill(small_disk)
+    assert free_the_disk(folder.clips, free) == gone
+    order = [clip("robin", 0, 0.5), clip("robin", 1, 0.6), clip("wren", 0, 0.5)]
+    left = before - {each.relative for each in order[:gone]}
+    assert files(folder.clips) == left
+    filler.unlink()
+    assert free_the_disk(folder.clips / "nosuch", free) == 0
+
+
+def test_a_listener_that_starts_on_a_disk_full_of_clips_listens(small_disk, tmp_path, tone_bundle):
+    folder = RecordFolder(small_disk / "record")
+    with Journal(folder.journal) as journal:
+        for number in range(3):
+            journal.record(Changes(events=(replace(EVENT, id=number + 1, utc_start=UTC + number),)))
+            journal.set_clip(number + 1, clip("robin", number, 0.5 + number / 10).relative)
+    shelved(folder)
+    fill(small_disk)
+    soundfile.write(tmp_path / "song.wav", song(32_000), 32_000)
+    options = ["--model", tone_bundle.folder, "--input", "song.wav", "--speed", 0, "--free-gb", 0.0005]
+    listening = Listening(tmp_path, *options, record=folder.path)
+    assert listening.wait() == 0, listening.err
+    assert "3 clips were deleted" in listening.err
+    assert listening.count("events") > 0
+    assert [row["clip"] is not None for row in listening.rows("events")][:3] == [False, False, True]
 
 
 def test_a_listener_killed_while_the_disk_is_full_finds_all_that_was_acknowledged(small_disk, writers):

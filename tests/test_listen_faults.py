@@ -267,7 +267,7 @@ def test_a_fake_clock_that_is_set_by_an_hour_is_a_gap_and_events_before_and_afte
     listening.stop()
     (gap,) = listening.gaps(CLOCK)
     assert gap["detail"].startswith("set forward by 3600.")
-    assert abs(utc_seconds(gap["utc_start"]) - 3600 - set_at) < 1 and length(gap) == 0
+    assert abs(utc_seconds(gap["utc_start"]) - set_at) < 1 and abs(length(gap) - 3600) < 0.1
     before, after = listening.rows("events")
     assert utc_seconds(before["utc_end"]) <= set_at + 1 and before["closed"]
     assert utc_seconds(after["utc_start"]) > set_at + 3600 - 5.5 and after["closed"]
@@ -398,7 +398,7 @@ def test_each_event_is_posted_to_a_web_address_though_its_server_was_away_at_fir
     with web_server(port) as server:
         assert listening.wait() == 0, listening.err
         assert numbers(server.taken) == [row["id"] for row in listening.rows("events")]
-        assert {event["species"] for event in server.taken} == set(tone_bundle.labels)
+        assert {posted["species"] for posted in server.taken if posted["kind"] == "event"} == set(tone_bundle.labels)
 
 
 # The process.

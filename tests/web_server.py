@@ -70,4 +70,5 @@ def web_server(port: int = 0, certificate: Path | None = None) -> Iterator[WebSe
 
 
 def numbers(taken: list[dict]) -> list[int]:
-    return [event["id"] for event in taken]
+    """The ids of the events among what was posted."""
+    return [posted["id"] for posted in taken if posted["kind"] == "event"]

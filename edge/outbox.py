@@ -130,6 +130,12 @@ class Outbox:
         self._left = {row["id"] for row in rows}  # nobody waits for an event that was taken out of the journal
         return [self._payload(row) for row in rows if row["closed"]][:most]
 
+    def waiting(self) -> int:
+        """How many events are over and not acknowledged."""
+        places = ", ".join("?" * len(self._left))
+        query = f"select count(*) from events where closed and (id > ? or id in ({places}))"
+        return self._db.execute(query, (self._seen, *self._left)).fetchone()[0]
+
     def acknowledge(self, event_id: int) -> None:
         """The sink has the event."""
         self._left.discard(event_id)

@@ -109,6 +109,10 @@ def publishing(journal: Path, sinks: Sequence[Sink], say: Callable[[str], None])
         deadline = time.monotonic() + STOP_SECONDS
         for publisher in publishers:
             publisher.join(max(0.0, deadline - time.monotonic()))
+            if publisher.is_alive():
+                say(
+                    f"{publisher.sink.title}: does not answer; what it has not taken waits in the journal for the next start"
+                )
 
 
 class Publisher(threading.Thread):
@@ -128,7 +132,7 @@ class Publisher(threading.Thread):
     ) -> None:
         super().__init__(name=f"publisher {sink.title}", daemon=True)  # daemon: a sink that hangs holds no process back
         self._journal = Path(journal)
-        self._sink = sink
+        self.sink = sink
         self._say = say
         self._first_wait, self._longest_wait = first_wait, longest_wait
         self._stopping = threading.Event()
@@ -165,23 +169,28 @@ class Publisher(threading.Thread):
                 with contextlib.suppress(
                     Exception
                 ):  # what is wrong with it was said, or will be when it is opened again
-                    self._sink.close(failed)
+                    self.sink.close(failed)
             self._stopping.wait(self._wait)
         if self._outbox:
             with contextlib.suppress(sqlite3.Error):
                 self._outbox.refresh()
+                waiting = self._outbox.waiting()
+                if waiting:
+                    self._say(
+                        f"{self.sink.title}: {waiting} events were not taken; they wait in the journal for the next start"
+                    )
             self._outbox.save()
             self._outbox.close()
 
     def _publish(self) -> None:
         """Publish until it is stopped. Raises SinkError, sqlite3.Error."""
         if self._outbox is None:
-            self._outbox = Outbox(self._journal, self._sink.name, socket.gethostname())
-        self._sink.open()
+            self._outbox = Outbox(self._journal, self.sink.name, socket.gethostname())
+        self.sink.open()
         self._state, self._state_due = None, 0.0
         while not self._stopping.is_set():
             if not self._pass(self._outbox):
-                self._sink.wait(POLL_SECONDS)
+                self.sink.wait(POLL_SECONDS)
         deadline = time.monotonic() + LAST_SECONDS
         while self._pass(self._outbox) and time.monotonic() < deadline:
             pass
@@ -189,23 +198,23 @@ class Publisher(threading.Thread):
     def _pass(self, outbox: Outbox) -> bool:
         """Send what is new; True if there may be more of it."""
         outbox.refresh()
-        events = outbox.events(self._sink.batch)
+        events = outbox.events(self.sink.batch)
         try:
-            for event_id in self._sink.send(events):
+            for event_id in self.sink.send(events):
                 outbox.acknowledge(event_id)
         finally:
             outbox.save()
-        sent, more = bool(events), len(events) == self._sink.batch
+        sent, more = bool(events), len(events) == self.sink.batch
         if not more:
-            if "state" in self._sink.shows and (sent or time.monotonic() >= self._state_due):
+            if "state" in self.sink.shows and (sent or time.monotonic() >= self._state_due):
                 self._state_due = time.monotonic() + STATE_SECONDS
                 state = outbox.state()
                 if state != self._state:
-                    self._sink.show("state", state)
+                    self.sink.show("state", state)
                     self._state, sent = state, True
-            health = outbox.health() if "health" in self._sink.shows else None
+            health = outbox.health() if "health" in self.sink.shows else None
             if health:
-                self._sink.show("health", health)
+                self.sink.show("health", health)
                 outbox.acknowledge_health(health["id"])
                 outbox.save()
                 sent = True
@@ -225,16 +234,16 @@ class Publisher(threading.Thread):
             return
         if type(fault) not in self._said and not self._stopping.is_set():
             self._said.add(type(fault))
-            self._say(f"{self._sink.title}: {text}; tried again until it works, events wait in the journal")
+            self._say(f"{self.sink.title}: {text}; tried again until it works, events wait in the journal")
 
     def _succeeded(self) -> None:
         now = time.monotonic()
         if self._failures or not self._greeted:
             self._well_since = now
         if self._said:
-            self._say(f"{self._sink.title}: back after {now - self._away_since:.0f} s")
+            self._say(f"{self.sink.title}: back after {now - self._away_since:.0f} s")
         elif not self._greeted:
-            self._say(f"{self._sink.title}: publishing")
+            self._say(f"{self.sink.title}: publishing")
         self._greeted = True
         self._failures = 0
         self._said.clear()

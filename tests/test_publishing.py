@@ -613,6 +613,26 @@ def test_errors_timeouts_and_a_restart_of_the_web_server_lose_nothing_and_are_sa
     assert not said
 
 
+def test_what_was_not_taken_when_the_listener_ends_is_said(record):
+    said: list[str] = []
+    with publishing(record.path, [WebhookSink(f"http://127.0.0.1:{free_port()}/", print)], said.append):
+        wait_until(record.published)
+        for _ in range(3):
+            record.event()
+    assert said[-1].endswith(": 3 events were not taken; they wait in the journal for the next start")
+
+
+def test_an_address_that_does_not_answer_when_the_listener_ends_is_said(record):
+    said: list[str] = []
+    with web_server() as server:
+        server.answers[:] = [0]
+        with publishing(record.path, [WebhookSink(f"http://127.0.0.1:{server.port}/", print)], said.append):
+            wait_until(record.published)
+            record.event()
+            wait_until(lambda: server.asked)
+    assert said[-1].endswith(": does not answer; what it has not taken waits in the journal for the next start")
+
+
 def test_an_event_that_will_never_be_taken_is_passed_over_and_said_once(record, publish):
     with web_server() as server:
         said: list[str] = []

@@ -630,7 +630,7 @@ def test_an_address_that_does_not_answer_when_the_listener_ends_is_said(record):
             wait_until(record.published)
             record.event()
             wait_until(lambda: server.asked)
-    assert said[-1].endswith(": does not answer; what it has not taken waits in the journal for the next start")
+    assert said[0].endswith(": does not answer; what it has not taken waits in the journal for the next start")
 
 
 def test_an_event_that_will_never_be_taken_is_passed_over_and_said_once(record, publish):

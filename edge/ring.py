@@ -97,10 +97,7 @@ class RingBuffer:
             counts[WRITTEN] = written  # after the samples, for a writer may be killed anywhere here
             counts[OVERFLOWS] += overflow
             self._arrived[0] = time.monotonic()
-            oldest = written - self.capacity
-            if oldest > counts[NEXT]:
-                counts[LOST] += oldest - counts[NEXT]
-                counts[NEXT] = oldest
+            self._pass_over_lost()
 
     def read(self) -> tuple[int, np.ndarray]:
         """The number of the first frame given, and a copy of all frames not yet read, float32 [frames, channels].
@@ -111,6 +108,7 @@ class RingBuffer:
 
         samples = np.frombuffer(self._samples, np.float32)
         with self._lock:
+            self._pass_over_lost()  # the writer may have been killed before it did
             first, written = self._counts[NEXT], self._counts[WRITTEN]
             begin, end = (frame % self.capacity * self.channels for frame in (first, written))
             if first == written:
@@ -121,6 +119,14 @@ class RingBuffer:
                 frames = np.concatenate([samples[begin:], samples[:end]])
             self._counts[NEXT] = written
         return first, frames.reshape(-1, self.channels)
+
+    def _pass_over_lost(self) -> None:
+        """Count what was overwritten and not read, and have the next read begin after it. With the lock."""
+        counts = self._counts
+        oldest = counts[WRITTEN] - self.capacity
+        if oldest > counts[NEXT]:
+            counts[LOST] += oldest - counts[NEXT]
+            counts[NEXT] = oldest
 
 
 def ring_bytes(capacity: int, channels: int) -> int:

@@ -15,7 +15,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.ring import RingBuffer, shared_memory, shared_ring
+from edge.ring import LOST, NEXT, RingBuffer, shared_memory, shared_ring
 
 READ = 0  # in a sequence of steps; other numbers are the length of a block to write
 
@@ -173,6 +173,14 @@ def test_a_writer_in_another_process_never_mixes_its_frames_into_a_read():
     assert process.returncode == 0
     assert frames_read + ring.lost == ring.written == frames_to_write
     os.close(memory)
+
+
+def test_what_a_writer_overwrote_before_it_was_killed_is_lost_and_what_is_left_has_its_true_numbers():
+    ring = RingBuffer(10, 1)
+    ring.write(np.arange(25, dtype=np.float32)[:, None])
+    ring._counts[LOST] = ring._counts[NEXT] = 0  # killed between the count of what is written and these
+    first, frames = ring.read()
+    assert (first, frames[:, 0].tolist(), ring.lost) == (15, list(range(15, 25)), 15)
 
 
 def test_a_writer_that_is_killed_in_the_act_leaves_a_ring_that_can_be_read():

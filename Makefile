@@ -23,9 +23,9 @@ $(VENV)/.ready: requirements.txt
 demo: setup
 	$(BIN)/python -m src.demo
 
-# Two at a time, each test file by one process; small regressions are slower with more threads than one.
+# Three at a time on two cores, since many wait for a microphone; each test file by one process, each with one thread.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 3 --dist loadfile
 
 # Not in CI: minutes, root's rights, and a Debian of their own in .roots/ (see tests/arm64/run.sh).
 test-arm64: setup

@@ -258,6 +258,11 @@ def answer_files(
     parts = Parts(parts_folder(output), question.digest)
     ours = [parts.folder, *filter(None, [arguments.clips])]  # clips are audio, but no recordings
     recordings = recording_files.find(arguments.audio, ours)
+    if all(
+        one.fault or not Path(one.path).exists() for one in recordings
+    ):  # a path that was mistyped: no answers are made empty
+        reasons = ", ".join(f"{one.shown}: {one.fault or 'no such file'}" for one in recordings[:3])
+        raise UserError(f"no recordings there, and nothing is written: {reasons}")
     parquet, clips, plots = (
         str(folder.absolute()) if folder else "" for folder in (arguments.parquet, arguments.clips, arguments.plot)
     )

@@ -211,6 +211,8 @@ def list_prepared(root) -> int:
     from src import paths
     from src.recipe import Recipe
 
+    if not root.exists():
+        raise UserError(f"{root}: no such folder")
     found = list(paths.all_prepared(root))
     for entry in found:
         print(f"{entry['bytes'] / 1e6:10.1f} MB  {entry['folder']}")

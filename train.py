@@ -94,9 +94,9 @@ def train_fold(arguments: argparse.Namespace, fold: int, model: str) -> int:
     prepared = shards.open_prepared(windows, cache)
     recordings = layouts.read(layouts.DataSource.from_dict(prepared.source))
     shards.check_labels(prepared, recordings)
-    recipe = options.training_recipe(arguments, prepared.recipe, backbone)
-    if told := options.unread(arguments, backbone):
+    if told := options.drop_unread(arguments, backbone):
         print(told, file=sys.stderr)
+    recipe = options.training_recipe(arguments, prepared.recipe, backbone)
     folds.match_alike(prepared.alike(), table, arguments.folds)
     split = splits.split_fold(prepared, table, fold, recipe)
     splits.check_learnable(split, fold, arguments.keep_going)

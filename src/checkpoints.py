@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 
 from src.errors import UserError
 from src.files import written_whole
+
+ONE = r"\b\w+=(?:'[^']*'|[\w.+-]+)"  # setting of a recipe as it is printed
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Checkpoint:
             for variable, value in zip(variables, values):
                 variable.assign(value)
         except Exception as error:  # zipfile, numpy and Keras each have their own for a damaged file
-            raise UserError(f"{self.path} cannot be used ({error}); --restart trains anew") from error
+            raise UserError(f"{self.path} is damaged; --restart trains anew") from error
         return epochs_done, best
 
     def check(self) -> None:
@@ -66,9 +69,11 @@ class Checkpoint:
             with np.load(self.path) as stored:
                 settings = str(stored["settings"])
         except Exception as error:  # as in `restore`
-            raise UserError(f"{self.path} cannot be used ({error}); --restart trains anew") from error
+            raise UserError(f"{self.path} is damaged; --restart trains anew") from error
         if settings != self.settings:
+            mine = set(re.findall(ONE, self.settings))
+            others = ", ".join(one for one in re.findall(ONE, settings) if one not in mine)
             raise UserError(
-                f"{self.path} is of a training with other options, windows or folds; give the same ones to go on, "
-                "--restart to train anew, or -o for another folder"
+                f"{self.path} is of a training with other options{others and f' ({others})'}, windows or folds; "
+                "give the same ones to go on, --restart to train anew, or -o for another folder"
             )

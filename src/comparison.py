@@ -57,12 +57,20 @@ def compare(runs: Sequence[EvaluatedRun], settings: Settings) -> tuple[pd.DataFr
     remarks = []
     if len({one.names for one in runs}) > 1:
         remarks.append("the runs have different folds, so their scores are of different recordings")
+    labels = [one.oof.labels for one in runs]
+    most = max(labels, key=labels.count)  # of equals, those of the first
+    alike = [one for one in runs if one.oof.labels == most]
+    remarks += [
+        f"{one.run} answers for other species than most: not in the ensemble"
+        for one in runs
+        if one.oof.labels != most and len(alike) > 1
+    ]
     if len(runs) > 1:
         try:
-            (oof, soundscapes), members = ensemble(runs)
+            (oof, soundscapes), members = ensemble(alike if len(alike) > 1 else runs)
             found = evaluation.evaluate(oof, settings.nocall_share, soundscapes, settings.draws, settings.seed, members)
-            name = f"ensemble of the {len(runs)}: mean of probabilities"
-            paid = {key: sum(one[key] for one in costs) for key in costs[0]}
+            name = f"ensemble of the {len(alike)}: mean of probabilities"
+            paid = {key: sum(paid[key] for one, paid in zip(runs, costs) if one.oof.labels == most) for key in costs[0]}
             rows.append(_row(name, "those that all validated", found, paid))
             remarks.append(f"the ensemble is judged on the {len(oof.primary)} windows that all runs validated")
             remarks.append(_of_votes(found))

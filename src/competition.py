@@ -37,6 +37,7 @@ from src.storage import Stamp, is_remote, listing, name_of, place, read_text
 if TYPE_CHECKING:
     from src.storage import Place
 
+COMPETITION_FILES = ("train.csv", "test.csv", "example_test_audio_summary.csv")
 # All-nocall scored this on the public board: what is known of how many rows of a soundscape are empty.
 PUBLIC_NOCALL_SHARE = 0.544
 UNKNOWN = "?"  # a timed label of something that is no class
@@ -66,7 +67,8 @@ def read_table(path: Place, needed: Sequence[str]) -> pd.DataFrame:
         text = read_text(place(path)).removeprefix("\ufeff")
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: not there; see the README's section on getting the data") from error
+        hint = "; see the README's section on getting the data" if Path(str(path)).name in COMPETITION_FILES else ""
+        raise UserError(f"{path}: not there{hint}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8; save it as CSV UTF-8") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError) as error:

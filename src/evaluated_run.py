@@ -141,6 +141,8 @@ def _recordings(folders: Sequence[Path], settings: Settings, remarks: list[str])
     try:
         return layouts.read(layouts.DataSource.from_dict(source))
     except (UserError, OSError, TypeError, KeyError) as error:
+        if settings.data:
+            raise UserError(f"--data {settings.data}: the recordings are not there: {error}") from error
         remarks.append(
             f"the recordings are not where they were in training ({error}), so no soundscapes are mixed, no errors drawn "
             "and the bundles not checked on them; see --data"

@@ -20,6 +20,7 @@ import pandas as pd
 from src import bundle, judging, metrics
 from src.bootstrap import Bootstrap, interval
 from src.errors import UserError
+from src.files import is_held
 from src.fitting import Answers, Fitted, cross_fitted, fit, of_clips
 from src.judging import Judged, judge
 from src.oof import OutOfFold, hits
@@ -29,7 +30,7 @@ DEFAULT, CLIPS, SOUNDSCAPES = f"{bundle.DEFAULT_THRESHOLD} for all, not calibrat
 # The names of the threshold's four ways, in the order in which they are reported.
 ON_CLIPS, CALIBRATED, BY_SPECIES = "one, fitted on clips", "one, calibrated", "one for each species, calibrated"
 VOTED = "votes: one for each species and member, calibrated"
-BETTER = "the better of the two calibrated ones on the other folds"
+BETTER = "the better of the two on the other folds"
 KEPT_ERRORS = 48
 
 
@@ -78,6 +79,8 @@ def folds_of(run: Path) -> list[Path]:
     )
     for folder in folders:
         if not (folder / "bundle/bundle.json").is_file():
+            if is_held(folder / ".lock"):
+                raise UserError(f"{folder}: is being trained now; evaluate it when its train.py is done")
             raise UserError(f"{folder}: no bundle there, so it was stopped at its end; run its train.py again")
     if not folders:
         what = "no such folder" if not run.exists() else "no run" if not run.is_dir() else "no finished fold there"

@@ -63,6 +63,18 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def is_held(path: Path) -> bool:
+    """Does another process hold it, by `locked`?"""
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 @contextmanager
 def written_lines(path: Path) -> Iterator[TextIO]:
     """Give a text file to be written line by line, as csv.writer wants it; there after the block, whole, or not at all."""

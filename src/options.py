@@ -201,8 +201,11 @@ def training_recipe(arguments: argparse.Namespace, prepared: Recipe, backbone: B
     )
 
 
-def unread(arguments: argparse.Namespace, backbone: Backbone) -> str:
-    """A sentence that names the options given that change nothing for this backbone; "" if there are none."""
+def drop_unread(arguments: argparse.Namespace, backbone: Backbone) -> str:
+    """Take back the options given that change nothing for this backbone: with or without them it is the same training.
+
+    Returns a sentence that names them; "" if there are none.
+    """
     fine_tuning = ["batch_statistics", "backbone_rate", "epochs", "steps_per_epoch", "learning_rate", "warmup_epochs"]
     fine_tuning += ["weight_decay"]
     if backbone.kind == "audio":
@@ -213,8 +216,11 @@ def unread(arguments: argparse.Namespace, backbone: Backbone) -> str:
     else:
         why, names = "sees images", ["background", *(fine_tuning if arguments.freeze else [])]
         why += " and is frozen" if arguments.freeze else ""
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) not in (None, "")]
-    return f"{backbone.name} {why}: {', '.join(given)} will change nothing" if given else ""
+    given = [name for name in names if getattr(arguments, name) not in (None, "")]
+    for name in given:
+        setattr(arguments, name, "" if isinstance(getattr(arguments, name), str) else None)
+    told = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    return f"{backbone.name} {why}: {told} will change nothing" if given else ""
 
 
 def clips_of(arguments: argparse.Namespace, recipe: Recipe) -> Clips | None:

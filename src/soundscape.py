@@ -75,9 +75,10 @@ class Decision:
         """Raise UserError for a number that makes no sense."""
         shares = 0 <= self.neighbours < 1 and 0 <= self.overlap < 1
         if not (shares and self.strict >= 0 and self.loose >= 0 and self.most >= 0):
-            told = ", ".join(f"{name} {value:g}" for name, value in self.to_dict().items())
+            told = ", ".join(f"{name.replace('most', 'at-most')} {value:g}" for name, value in self.to_dict().items())
             raise UserError(
-                f"what decides beside the threshold: neighbours and overlap lie in [0, 1), nothing below 0: {told}"
+                "what decides beside the threshold: neighbours lie in [0, 1), so does the share of a window that overlaps, and "
+                f"nothing below 0: {told}"
             )
 
     @property

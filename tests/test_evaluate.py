@@ -18,7 +18,8 @@ import evaluate
 from src import bundle, comparison, evaluation, fitting, oof
 from src.calibration import logit, sigmoid
 from src.errors import UserError
-from src.evaluated_run import EvaluatedRun
+from src.evaluated_run import EvaluatedRun, Settings
+from src.files import locked
 from src.predictor import Predictor
 
 SOME = ("--minutes", "2", "--bootstrap", "50")
@@ -370,6 +371,31 @@ def test_a_missing_bundle_and_predictions_without_birds_are_refused(fresh):
     assert refusal(fresh / "fold0").endswith("there is nothing to judge; look at the folds file")
     shutil.rmtree(fresh / "fold1/bundle")
     assert "no bundle there" in refusal(fresh)
+
+
+def test_a_fold_that_is_being_trained_is_said_to_be(fresh):
+    shutil.rmtree(fresh / "fold1/bundle")
+    with locked(fresh / "fold1/.lock"):
+        assert "fold1: is being trained now" in refusal(fresh)
+    assert "stopped at its end" in refusal(fresh)
+
+
+def test_a_wrong_data_folder_that_was_asked_for_is_refused(fresh, tmp_path):
+    assert f"--data {tmp_path}/nosuch: the recordings are not there" in refusal(
+        fresh, "--data", str(tmp_path / "nosuch")
+    )
+
+
+def test_a_run_of_other_species_costs_the_others_no_ensemble(made, monkeypatch):
+    first = oof.read([made / "fold0"], CODES)
+    other = oof.OutOfFold(**{**vars(first), "labels": ("x", "y", "z")})
+    runs = [as_run("stray", other), as_run("a", first), as_run("b", first)]
+    monkeypatch.setattr(comparison, "cost", lambda one: {"training_cpu_s": 1.0})
+    monkeypatch.setattr(comparison, "_row", lambda name, folds, found, paid: {"model": name, **paid})
+    table, remarks = comparison.compare(runs, Settings(minutes=0, draws=2))
+    assert list(table.model) == ["stray", "a", "b", "ensemble of the 2: mean of probabilities"]
+    assert table.training_cpu_s.iloc[-1] == 2.0
+    assert "stray answers for other species than most: not in the ensemble" in remarks
 
 
 def test_recordings_that_were_moved_cost_the_soundscapes_and_spectrograms_and_are_named(fresh, capsys):

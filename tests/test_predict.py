@@ -153,6 +153,16 @@ def test_the_threshold_can_be_given(forest, tone_bundle, tmp_path):
     assert len(pd.read_csv(tmp_path / "d.csv")) == 4 * 3  # all species in all windows
 
 
+def test_a_path_that_was_mistyped_leaves_the_answers_of_before_alone(forest, tone_bundle, tmp_path):
+    answers = tmp_path / "d.csv"
+    assert run("predict.py", "--model", tone_bundle.folder, forest / "test_audio/a.flac", "-o", answers).returncode == 0
+    before = answers.read_bytes()
+    for wrong, reason in ((tmp_path / "nosuch", "no such file"), (tmp_path, "holds no audio files")):
+        done = run("predict.py", "--model", tone_bundle.folder, wrong, "-o", answers)
+        assert done.returncode == 1 and answers.read_bytes() == before
+        assert "no recordings there, and nothing is written" in done.stderr and reason in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

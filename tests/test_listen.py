@@ -58,7 +58,8 @@ def assert_same_detections(rows: list[sqlite3.Row], expected: dict) -> None:
     assert len(found) == len(rows), "a detection is in the journal twice"
     assert found.keys() == expected.keys()
     for key in expected:
-        assert found[key] == pytest.approx(expected[key], abs=1e-4), key
+        # The high-pass in float32, in other blocks: up to 1e-4 at the edge of a tone, on an emulated ARM a little more.
+        assert found[key] == pytest.approx(expected[key], abs=3e-4), key
 
 
 def line_of(event: sqlite3.Row, *more: str) -> str:

@@ -228,8 +228,8 @@ def _checked(done: EvaluatedRun) -> str:
     difference = np.abs(answered - predicted).max(axis=1)
     return (
         f"the bundles' answers to {len(answered)} of these windows, from the recordings: "
-        f"mean difference {difference.mean():.4f}, greatest {difference.max():.3f}; prepared windows are kept in steps of a few tenths "
-        "of a dB, recordings are not"
+        f"mean difference {difference.mean():.4f}, greatest {difference.max():.3f}; prepared windows are kept in steps "
+        "of a few tenths of a dB, recordings are not"
     )
 
 

@@ -72,6 +72,7 @@ class Capture:
         self._source: Source | None = None
         self._position: int | None = None  # the next frame of the source; None before its first was heard
         self._ended = self._ever_heard = False
+        self._is_live = True  # the source, or the one before
         self._silent_from = time.time()  # when the last frame was heard, or this began
         self._wait = FIRST_WAIT_SECONDS
         self._next_try = -math.inf
@@ -110,6 +111,7 @@ class Capture:
             if self._source is None and time.monotonic() >= self._next_try:
                 self._source = self._open_source()
                 self._ended = self._source is None
+                self._is_live = self._source is None or self._source.live
             if self._source:
                 heard = self._source.read()
                 if heard is None:  # a file's end; the next call opens the next
@@ -205,7 +207,7 @@ class Capture:
         """
         step = wall_offset() - self._clock_offset
         self._clock_offset += step
-        if abs(step) >= CLOCK_STEP_SECONDS:
+        if abs(step) >= CLOCK_STEP_SECONDS and self._is_live:  # a recording has a time of its own
             detail = f"set {'forward' if step > 0 else 'back'} by {abs(step):.3f} s"
             now = time.time()
             self._gaps.clock_set(now - step, now)

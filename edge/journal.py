@@ -230,7 +230,13 @@ class Journal:
 
         Returns the last sign of life, which is where those ended. Before anything else is written.
         """
-        last = self.last_sign_of_life()
+        try:
+            last = self.last_sign_of_life()
+        except sqlite3.Error as error:  # in a file too large to be looked through at each start
+            if not is_damage(error) or not self._file.set_aside():
+                raise
+            self._file.begin()
+            return None
         if last is None:
             return None
         detail = "without a word before: killed, crashed, or the power was cut"
@@ -321,11 +327,15 @@ class Journal:
             if not self._writing and not self._units and self._lost_span:
                 begin, end, rows = self._lost_span
                 row = (next(self._ids["gaps"]), utc_text(begin), utc_text(end), NOT_RECORDED, f"{rows} rows")
-                # All else is written: what still goes on there and here no more is an event whose last row was given up.
+                # All else is written: what still goes on there and here no more is an event or a gap whose last row was given up.
                 going_on = ", ".join(map(str, sorted(self._open_events)))
                 close = f"update events set closed = 1 where closed = 0 and id not in ({going_on})"
-                self._units.append(_Unit(end, ((WRITE_GAP, row), (close, ()))))
-                self.waiting += 2
+                open_rows = ", ".join(str(row_id) for row_id, *_ in self._open_gaps.values())
+                end_gaps = (
+                    f"update gaps set utc_end = max(utc_start, ?) where utc_end is null and id not in ({open_rows})"
+                )
+                self._units.append(_Unit(end, ((WRITE_GAP, row), (close, ()), (end_gaps, (utc_text(begin),)))))
+                self.waiting += 3
                 self._lost_span = None
             if not self._writing:
                 self._writing = [self._units.popleft() for _ in range(min(len(self._units), UNITS_AT_ONCE))]

@@ -46,6 +46,7 @@ class JournalFile:
         self._busy_seconds = busy_seconds
         self._say = say
         self._identity: tuple[int, int] | None = None
+        self._sides: dict[Path, tuple[int, int] | None] = {}  # SQLite's own files beside it, as it made them
         self._anew_from = 0.0  # monotonic
 
     def begin(self) -> None:
@@ -74,7 +75,9 @@ class JournalFile:
         if self.connection and identity(self.path) != self._identity:
             self._say(f"{self.path}: was deleted or replaced; rows go into the one that is there from now on")
             connection, self.connection = self.connection, None
-            _forsake(connection, self.path)
+            _forsake(connection, self._sides)
+        elif self.connection and any(identity(side) != known for side, known in self._sides.items()):
+            self.close()  # which writes what is in its log into it; who moves a journal takes one file after the other
         if not self.connection:
             self._open()
         return self.connection
@@ -108,6 +111,8 @@ class JournalFile:
         """Open what is at the path, or make it; gives the greatest id of its events, 0 if it has none."""
         self.connection, newest = open_journal(self.path, self._busy_seconds, checked)
         self._identity = identity(self.path)
+        sides = (self.path.with_name(self.path.name + suffix) for suffix in ("-wal", "-shm"))
+        self._sides = {side: identity(side) for side in sides}
         for table, number in newest.items():
             self.ids[table] = itertools.count(max(next(self.ids[table]), 1 + number))
         return newest["events"]
@@ -124,10 +129,13 @@ def is_damage(error: Exception) -> bool:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Which file is at the path, by device and inode; None: none. No other has the same for as long as it is open."""
+    """Which file is at the path, by device and inode; None: none. No other has the same for as long as it is open.
+
+    Raises OSError where that cannot be known now.
+    """
     try:
         status = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
 
@@ -159,6 +167,10 @@ def open_journal(path: Path, busy_seconds: float, checked: bool) -> tuple[sqlite
         if (version, tables) == (0, 0):
             connection.executescript(f"begin immediate; {SCHEMA} pragma user_version = {VERSION}; commit;")
         newest = {table: _newest_id(connection, table) for table in TABLES}
+        # What was published of a journal that was here before counts, or new events would pass for sent ones.
+        for table, column in (("events", "event_id"), ("health", "health_id")):
+            published = connection.execute(f"select max({column}) from published").fetchone()[0] or 0
+            newest[table] = max(newest[table], published)
     except BaseException:
         connection.close()
         raise
@@ -206,17 +218,21 @@ def _newest_event_of_damaged(path: Path) -> int:
     return 0
 
 
-def _forsake(connection: sqlite3.Connection, path: Path) -> None:
-    """Let go of a journal that is no longer at its path: whoever moved it has all of it, and the path is free for another."""
+def _forsake(connection: sqlite3.Connection, sides: dict[Path, tuple[int, int] | None]) -> None:
+    """Let go of a journal that is no longer at its path: whoever moved it has all of it, and the path is free for another.
+
+    sides: its -wal and -shm, which are touched only if no others have taken their places
+    """
     with suppress(sqlite3.Error):
         connection.execute("pragma wal_checkpoint(truncate)")
     connection.close()
-    with suppress(OSError):
-        # They are of the file that is gone. Another one's rows would be overwritten with what is in them.
-        path.with_name(path.name + "-shm").unlink(missing_ok=True)
-        wal = path.with_name(path.name + "-wal")
-        if wal.stat().st_size:  # a reader kept it
-            aside = _aside(path)
-            wal.rename(aside.with_name(aside.name + "-wal"))
-        else:
-            wal.unlink()
+    for side, known in sides.items():
+        with suppress(OSError):
+            # Of the file that is gone. Another one's rows would be overwritten with what is in them.
+            if known is None or identity(side) != known:
+                continue
+            if side.name.endswith("-wal") and side.stat().st_size:  # a reader kept it
+                aside = _aside(side.with_name(side.name[: -len("-wal")]))
+                side.rename(aside.with_name(aside.name + "-wal"))
+            else:
+                side.unlink()

@@ -176,9 +176,11 @@ class Keeper:
                 self._in_trouble(f"{type(error).__name__}: {error}")
 
     def _keep(self, event: Event, samples: np.ndarray, rate: int) -> None:
-        likely = Clip.of(
-            event.species, event.utc_start, event.probability, size=len(samples)
-        )  # FLAC halves 16 bits of forest
+        utc = event.utc_start
+        likely = Clip.of(event.species, utc, event.probability, size=len(samples))  # FLAC halves 16 bits of forest
+        while (self._folder / likely.relative).exists():  # the clock was set back, or two recordings began at one time
+            utc += 0.001
+            likely = Clip.of(event.species, utc, event.probability, size=len(samples))
         if self._room_for(likely.size) < 0 and self._shelf.least(likely) is likely:
             self.passed_over += 1  # before the work, since where a disk is full that is what most clips are
             return
@@ -187,9 +189,6 @@ class Keeper:
         content = encoded.getbuffer()
         clip = replace(likely, size=len(content))
         path = self._folder / clip.relative
-        if path.exists():  # the clock was set back, and to the millisecond
-            self.lost += 1
-            return
         if not self._make_room(clip):
             return
         with written_whole(path) as temporary:

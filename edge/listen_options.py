@@ -90,6 +90,8 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     for name in ("speed", "utc_offset"):
         if getattr(args, name) is not None and not is_file(args.input):
             parser.error(f"--{name.replace('_', '-')} is for recordings: with --input FILE or FOLDER")
+    if args.utc_offset is not None and not -12 <= args.utc_offset <= 14:
+        parser.error("--utc-offset is in hours, from -12 to 14")
     if args.input == "":
         parser.error("--input is empty: a variable that is not set?")
     args.speed = 1.0 if args.speed is None else args.speed

@@ -34,7 +34,7 @@ from edge.recorder import Recorder
 from edge.schedule import Schedule
 from edge.source import Heard, Source
 from edge.tables import Health
-from edge.terminal import forget
+from edge.terminal import forget, is_gone
 from edge.watchdog import Watchdog
 from src.predictor import Predictor
 
@@ -92,7 +92,7 @@ class Listener:
         self._outside: int | None = None  # the gap, outside the hours
         self._lines: deque[str] = deque(maxlen=MOST_LINES)
         self._remark = ""
-        self._slow_said = self._low_said = False
+        self._slow_said = self._low_said = self._output_said = False
         self._sources = 0
 
     def run(self, stop: threading.Event, duration: float | None = None) -> None:
@@ -115,9 +115,12 @@ class Listener:
         finally:
             self._watchdog.stopping()
             self.analysis.settle()
-            self._enter_hours(time.time())
+            live = self._source is None or self._source.live
+            self._enter_hours(time.time() if live else self._source.utc(self._position))
             self._note(self._meter.take(time.time(), *self._totals()))
             self._print_lines()
+            if self._output_said:
+                forget(sys.stdout)
 
     @property
     def _heard_of(self) -> str:
@@ -187,7 +190,8 @@ class Listener:
         if time.monotonic() - self._heard_at >= self._quiet_seconds:
             self._heard_at = time.monotonic()
             self.analysis.settle()
-        self._within_hours(time.time())
+        if self._source is None or self._source.live:  # a recording has a time of its own
+            self._within_hours(time.time())
 
     def _within_hours(self, utc: float) -> bool:
         """Is this one of the hours to listen? Outside there is a gap, and no analysis."""
@@ -257,7 +261,8 @@ class Listener:
             while self._lines:
                 print(self._lines.popleft(), flush=True)
         except OSError as error:
-            self._say(
-                f"standard output takes no lines any more ({error.strerror}): events go on into the journal alone"
-            )
-            forget(sys.stdout)
+            if not self._output_said:
+                self._say(f"standard output takes no lines ({error.strerror}): events go on into the journal")
+            self._output_said = True
+            if is_gone(error):
+                forget(sys.stdout)

@@ -50,7 +50,10 @@ class Outbox:
 
     def refresh(self) -> None:
         """Have the journal open that is at the path now: the listener may have begun another. Costs a look at the folder."""
-        file = identity(self._journal)
+        try:
+            file = identity(self._journal)
+        except OSError:
+            file = None  # not to be known now
         if self._db and file in (self._file, None):  # None: the next one is not there yet
             return
         self.close()

@@ -12,6 +12,7 @@ event. Certificates are checked; $SSL_CERT_FILE names the file of one's own auth
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import json
@@ -72,7 +73,7 @@ class WebhookSink(Sink):
         self._say = say
         self._timeout_seconds = timeout_seconds
         self._opener = urllib.request.build_opener(_NoRedirects)
-        self._passed_over = False
+        self._passed_over: set[str] = set()  # kinds, of which nothing was taken since
 
     def send(self, events: Sequence[dict[str, Any]]) -> Iterator[int]:
         """POST each event; see Sink."""
@@ -81,8 +82,9 @@ class WebhookSink(Sink):
             yield event["id"]
 
     def show(self, what: str, values: dict[str, Any]) -> None:
-        """POST a health line."""
-        self._post(what, values)
+        """POST a health line. One that is not taken is not missed: the next one comes in a minute."""
+        with contextlib.suppress(SinkError):
+            self._post(what, values)
 
     def _post(self, kind: str, values: dict[str, Any]) -> None:
         content = json.dumps({"kind": kind, **values}).encode()
@@ -91,13 +93,13 @@ class WebhookSink(Sink):
             self._opener.open(request, timeout=self._timeout_seconds).close()
         except urllib.error.HTTPError as error:
             error.close()
-            self._answered(error.code, error.reason, f"{kind} {values['id']}")
+            self._answered(error.code, error.reason, kind, values["id"])
             return
         except (OSError, http.client.HTTPException) as error:
             raise SinkError(f"no answer ({_reason(error)})") from error
-        self._passed_over = False
+        self._passed_over.discard(kind)
 
-    def _answered(self, status: int, reason: str, what: str) -> None:
+    def _answered(self, status: int, reason: str, kind: str, number: int) -> None:
         """Pass an answer that is no success on, or over it. Raises SinkError."""
         answer = f"answers {status} {reason}".strip()
         if 300 <= status < 400:
@@ -106,9 +108,9 @@ class WebhookSink(Sink):
             raise RefusedError(f"{answer}: check the address, and the key in it")
         if status in NOT_NOW or not 400 <= status < 500:
             raise SinkError(answer)
-        if not self._passed_over:
-            self._say(f"{self.title}: {answer} to {what}: it is passed over, as all that are answered so")
-        self._passed_over = True
+        if kind not in self._passed_over:
+            self._say(f"{self.title}: {answer} to {kind} {number}: it is passed over, as all that are answered so")
+        self._passed_over.add(kind)
 
 
 def _reason(error: Exception) -> str:

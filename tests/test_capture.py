@@ -483,6 +483,17 @@ def test_zeros_that_go_on_while_a_fake_wall_clock_is_set_are_two_gaps_one_of_eac
     assert [end - start for _, start, end, _ in zeros] == pytest.approx([60, 60], abs=1)
 
 
+def test_a_wall_clock_that_is_set_while_a_fake_recording_is_played_is_no_gap_of_it(tmp_path, fake_time):
+    class Recording(FakeMicrophone):
+        live = False
+
+    with Ear(tmp_path, lambda: Recording(fake_time)) as ear:
+        hours_of(ear, fake_time, 1 / 60)
+        fake_time.wall += 3600
+        hours_of(ear, fake_time, 1 / 60)
+        assert ear.gaps() == []
+
+
 def test_a_fake_system_that_is_short_of_descriptors_for_a_while_does_not_end_the_listening(tmp_path, fake_time):
     tries = []
 

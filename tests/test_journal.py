@@ -35,6 +35,7 @@ from edge.journal import (
     NO_FRAMES,
     NOT_RECORDED,
     NOT_RUNNING,
+    ZEROS,
     Changes,
     Detection,
     Event,
@@ -293,6 +294,83 @@ def test_an_event_whose_last_row_was_given_up_is_closed_with_the_gap_and_one_tha
         assert {row["id"]: row["closed"] for row in rows(path)} == {1: 1, 2: 0, 3: 1}
         assert journal.record(Changes(events=(replace(EVENT, id=2, windows=2, closed=True),)))
     assert column(path, "closed") == [1, 1, 1]
+
+
+def test_a_gap_whose_end_was_given_up_ends_where_rows_were_lost_and_one_that_goes_on_does_not(path, impatient):
+    with Journal(path, lambda _: None, most_waiting=6) as journal:
+        ended, going_on = journal.begin_gap(UTC, NO_FRAMES), journal.begin_gap(UTC, ZEROS)
+        with locked(path):
+            assert not journal.write_health(Health(UTC, UTC))
+            journal.end_gap(ended, UTC + 60)
+            for _ in range(10):
+                journal.write_health(Health(UTC + 90, UTC + 30))
+        assert journal.flush()
+        ends = {row["cause"]: row["utc_end"] for row in rows(path, "gaps")}
+        assert ends[NO_FRAMES] == utc_text(UTC + 60) and ends[ZEROS] is None
+        assert journal.end_gap(going_on, UTC + 200)
+
+
+FILES = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm")
+
+
+def test_a_journal_that_comes_back_to_its_path_with_its_log_loses_nothing(path, tmp_path):
+    """A USB disk that drops and is mounted again: meanwhile the listener writes a journal under the mount point."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with Journal(path, lambda _: None) as journal:
+        for number in range(1, 21):
+            assert journal.record(opened(number))
+        for name in FILES:  # before its log is written into it
+            shutil.copy(path.with_name(name), disk)
+        for name in FILES:
+            path.with_name(name).unlink()
+        assert journal.record(opened(21))
+        for name in FILES:
+            os.replace(disk / name, path.with_name(name))
+        assert journal.record(opened(22))
+    assert column(path, "id") == [*range(1, 21), 22]
+
+
+def test_a_journal_of_which_one_file_after_the_other_is_moved_away_keeps_what_was_acknowledged_since(path, tmp_path):
+    away = tmp_path / "away"
+    away.mkdir()
+    with Journal(path, lambda _: None) as journal:
+        assert journal.record(opened(1))
+        os.replace(path, away / path.name)
+        assert journal.record(opened(2))  # a new one
+        for name in FILES[1:]:
+            os.replace(path.with_name(name), away / name)
+        assert journal.record(opened(3)) and column(path, "id") == [2, 3]
+
+
+def test_numbers_go_on_above_what_was_published_of_a_journal_that_was_deleted(path):
+    with Journal(path) as journal:
+        journal._connection.execute("insert into published values ('webhook', 52, 7)")
+    with Journal(path) as journal:
+        assert journal.new_event_id() == 53
+
+
+def test_a_damage_that_a_fake_large_file_hides_until_it_is_read_sets_it_aside_at_the_start(path, monkeypatch):
+    with Journal(path) as journal:
+        assert journal.record(opened(1))
+
+    def damaged(_: Journal) -> float:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(Journal, "last_sign_of_life", damaged)
+    with Journal(path, lambda _: None) as journal:
+        assert journal.resume(UTC) is None
+        assert journal.record(opened(2))
+    assert len(list(path.parent.glob("journal.damaged-*.sqlite"))) == 1 and column(path, "id") == [2]
+
+
+def test_a_disk_that_does_not_say_what_is_there_is_not_one_from_which_the_journal_was_deleted():
+    class FakePath:
+        def stat(self) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        journal_file.identity(FakePath())
 
 
 def test_a_row_that_sqlite_cannot_hold_is_left_out_alone(path, said, impatient):

@@ -91,6 +91,15 @@ def wait_for(condition: Callable[[], bool]) -> None:
 # A clip.
 
 
+def test_two_events_of_one_species_that_began_at_one_time_have_a_clip_each(record):
+    """As two recordings of a date do that are played one after the other, or a month that is played twice."""
+    with record.keeper() as keeper:
+        keeper.hear(song(20.0, 8000)[:, None], 0, 8000)
+        record.keep(keeper, event(1), replace(event(1), id=2))
+        wait_for(lambda: keeper.kept == 2)
+    assert len(record.files()) == 2 and set(record.rows().values()) == record.files() and keeper.lost == 0
+
+
 @pytest.mark.parametrize("rate", [8000, 22050, 48000])
 def test_a_clip_is_the_best_window_and_what_is_around_it_at_the_source_s_own_rate(record, rate):
     heard = song(8.0, rate)

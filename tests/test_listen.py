@@ -201,7 +201,7 @@ def test_without_a_standard_output_it_goes_on_and_says_so_once(tmp_path, tone_bu
     listening = Listening(tmp_path, "--model", tone_bundle.folder, *options, stdout=out)
     os.close(out)
     assert listening.wait() == whole.wait() == 0, listening.err
-    assert listening.err.count("standard output takes no lines any more") == 1
+    assert listening.err.count("standard output takes no lines") == 1
     assert_same_detections(listening.rows(), detections_of_predict_file(tone_bundle, song_file, HOP))
     assert len(listening.rows("events")) == len(whole.rows("events")) > 1
 
@@ -278,6 +278,22 @@ def test_outside_the_hours_nothing_is_analysed_and_that_is_a_gap(tmp_path, tone_
     assert (
         f"outside the hours ({hours}): listening goes on at {now + timedelta(hours=2):%Y-%m-%dT%H:%M}" in listening.err
     )
+
+
+def test_the_hours_of_a_recording_that_tells_its_time_are_those_of_its_time(tmp_path, tone_bundle, song_file):
+    soundfile.write(tmp_path / "20230514_120000.wav", *soundfile.read(song_file), subtype="FLOAT")
+    inside, outside = "12:00-13:00", "13:00-14:00"
+    for hours in (inside, outside):
+        (tmp_path / hours).mkdir()
+        options = ["--input", tmp_path / "20230514_120000.wav", "--speed", 0, "--hop", HOP, "--schedule", hours]
+        listening = Listening(tmp_path / hours, "--model", tone_bundle.folder, *options)
+        assert listening.wait() == 0, listening.err
+        if hours == inside:
+            assert_same_detections(listening.rows(), detections_of_predict_file(tone_bundle, song_file, HOP))
+            assert listening.rows()[0]["utc_start"].startswith("2023-05-14T12:00:") and not listening.gaps(SCHEDULE)
+        else:
+            (gap,) = listening.gaps(SCHEDULE)
+            assert gap["utc_start"].startswith("2023-05-14T12:00:00") and length(gap) == pytest.approx(12.3, abs=0.2)
 
 
 # A microphone.
@@ -412,6 +428,9 @@ def test_what_is_missing_or_unfit_is_named_in_a_sentence_with_status_1(
     [
         [],
         ["--model", "x", "--speed", "2"],
+        ["--model", "x", "--input", "x.wav", "--utc-offset", "30"],
+        ["--model", "x", "--input", ""],
+        ["--model", "x", "-o", ""],
         ["--model", "x", "--input", "http://radio/", "--speed", "2"],
         ["--model", "x", "--input", "a.wav", "--device", "usb"],
         ["--model", "x", "--input", "a.wav", "--record", "./a.wav"],

@@ -588,6 +588,17 @@ def test_health_is_posted_too_and_each_says_of_which_kind_it_is(record, publish)
         assert health["temperature_c"] == 51.5 and health["station"]
 
 
+def test_health_that_is_not_taken_is_no_sign_that_the_address_is_away(record, publish):
+    with web_server() as server:
+        server.answers[:] = [500]
+        publishing = publish(WebhookSink(f"http://127.0.0.1:{server.port}/hook", print))
+        record.health()
+        wait_until(lambda: server.asked)
+        expected = [record.event() for _ in range(3)]
+        wait_until(lambda: numbers(server.taken) == expected)
+        assert not [line for line in publishing.said if "tried again" in line]
+
+
 def test_errors_timeouts_and_a_restart_of_the_web_server_lose_nothing_and_are_said_once(record, publish):
     port = free_port()
     with web_server(port) as server:

@@ -209,7 +209,7 @@ def test_without_a_standard_output_it_goes_on_and_says_so_once(tmp_path, tone_bu
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_terminal_that_is_closed_ends_it_as_kill_does_but_not_under_nohup(tmp_path, tone_bundle, song_file, ignored):
     options = ["--model", tone_bundle.folder, "--input", song_file, "--speed", 4 if ignored else 1]
-    listening = Listening(tmp_path, *options, prefix=["nohup"] if ignored else [])
+    listening = Listening(tmp_path, *options, prefix=["nohup"] if ignored else ["env", "--default-signal=HUP"])
     listening.wait_until_it_listens()
     listening.wait_for(listening.rows)
     listening.signal(signal.SIGHUP)

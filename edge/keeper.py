@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
+import itertools
 import queue
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -176,11 +177,13 @@ class Keeper:
                 self._in_trouble(f"{type(error).__name__}: {error}")
 
     def _keep(self, event: Event, samples: np.ndarray, rate: int) -> None:
-        utc = event.utc_start
-        likely = Clip.of(event.species, utc, event.probability, size=len(samples))  # FLAC halves 16 bits of forest
-        while (self._folder / likely.relative).exists():  # the clock was set back, or two recordings began at one time
-            utc += 0.001
-            likely = Clip.of(event.species, utc, event.probability, size=len(samples))
+        for later in itertools.count():  # of one time, where the clock was set back, or two recordings began together
+            utc_start = event.utc_start + later / 1000
+            likely = Clip.of(
+                event.species, utc_start, event.probability, size=len(samples)
+            )  # FLAC halves 16 bits of forest
+            if not (self._folder / likely.relative).exists():
+                break
         if self._room_for(likely.size) < 0 and self._shelf.least(likely) is likely:
             self.passed_over += 1  # before the work, since where a disk is full that is what most clips are
             return
@@ -203,8 +206,8 @@ class Keeper:
     def _room_for(self, size: int) -> float:
         """Bytes that are left when a clip of so many is written; below 0: too few. Raises OSError."""
         self._folder.mkdir(parents=True, exist_ok=True)  # somebody may have emptied the record
-        disk = os.statvfs(self._folder)
-        return min(self._keep_bytes - self._shelf.bytes, disk.f_bavail * disk.f_frsize - self._free_bytes) - size
+        disk_free_bytes = shutil.disk_usage(self._folder).free
+        return min(self._keep_bytes - self._shelf.bytes, disk_free_bytes - self._free_bytes) - size
 
     def _make_room(self, newcomer: Clip | None = None) -> bool:
         """Take away what is worth least until the newcomer fits; False, and counted, if that is itself or none may go.

@@ -115,12 +115,16 @@ class Listener:
         finally:
             self._watchdog.stopping()
             self.analysis.settle()
-            live = self._source is None or self._source.live
-            self._enter_hours(time.time() if live else self._source.utc(self._position))
+            self._enter_hours(time.time() if self._by_the_clock else self._source.utc(self._position))
             self._note(self._meter.take(time.time(), *self._totals()))
             self._print_lines()
             if self._output_said:
                 forget(sys.stdout)
+
+    @property
+    def _by_the_clock(self) -> bool:
+        """Is it now that is heard, or nothing yet? A recording has a time of its own."""
+        return self._source is None or self._source.live
 
     @property
     def _heard_of(self) -> str:
@@ -190,7 +194,7 @@ class Listener:
         if time.monotonic() - self._heard_at >= self._quiet_seconds:
             self._heard_at = time.monotonic()
             self.analysis.settle()
-        if self._source is None or self._source.live:  # a recording has a time of its own
+        if self._by_the_clock:
             self._within_hours(time.time())
 
     def _within_hours(self, utc: float) -> bool:

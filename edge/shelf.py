@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,16 +119,11 @@ def free_the_disk(folder: Path, free_bytes: float) -> int:
     For a listener's start: a journal that finds no room cannot be opened, though clips could make it. Their rows in the
     journal are mended when the clips are kept again (edge/keeper.py). Raises OSError where the disk does not let go of one.
     """
-    if not folder.is_dir() or _free(folder) >= free_bytes:
+    if not folder.is_dir() or shutil.disk_usage(folder).free >= free_bytes:
         return 0
     shelf, deleted = Shelf(folder), 0
-    while _free(folder) < free_bytes and (least := shelf.least()) is not None:
+    while shutil.disk_usage(folder).free < free_bytes and (least := shelf.least()) is not None:
         (folder / least.relative).unlink(missing_ok=True)
         shelf.take(least)
         deleted += 1
     return deleted
-
-
-def _free(folder: Path) -> int:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
